@@ -1,0 +1,1 @@
+"""Where and when: sources, keys, the store, the runner and the command line."""

@@ -1,0 +1,90 @@
+"""Every column once: its type, whether it may be null, what it means and in which unit."""
+
+from typing import Final
+
+import pyarrow as pa
+
+
+def field(
+    name: str, kind: pa.DataType, doc: str, *, unit: str | None = None, nullable: bool = False
+) -> pa.Field:
+    """Return an Arrow field that carries its documentation as metadata."""
+    metadata = {"doc": doc} | ({"unit": unit} if unit else {})
+    return pa.field(name, kind, nullable=nullable, metadata=metadata)
+
+
+MESSAGE: Final = pa.struct(
+    [
+        field("role", pa.string(), "system, user, assistant or tool"),
+        field("content", pa.string(), "what was said, unaltered; null only beside tool calls", nullable=True),
+        field("reasoning", pa.string(), "thinking that came before the content", nullable=True),
+        field("tool_calls", pa.string(), "calls the assistant made, as JSON text", nullable=True),
+        field("tool_call_id", pa.string(), "the call that a tool message answers", nullable=True),
+        field("name", pa.string(), "name of the speaker or tool", nullable=True),
+        field("weight", pa.float32(), "loss weight of this message; null means 1", nullable=True),
+    ]
+)
+
+_SPAN: Final = (
+    field("class", pa.string(), "who wrote it: see schemas.spans.SpanClass"),
+    field("role", pa.string(), "role of the message; empty for text of no message"),
+    field("message", pa.int32(), "index of the message, -1 for text of no message"),
+    field("weight", pa.float32(), "the message's own loss weight; null means 1", nullable=True),
+)
+TEXT_SPAN: Final = pa.struct(
+    [
+        field("start", pa.int32(), "first character", unit="character"),
+        field("end", pa.int32(), "one past the last character", unit="character"),
+        *_SPAN,
+    ]
+)
+TOKEN_SPAN: Final = pa.struct(
+    [
+        field("start", pa.int32(), "first token that starts in the span", unit="token"),
+        field("end", pa.int32(), "one past its last token", unit="token"),
+        *_SPAN,
+    ]
+)
+
+ID: Final = field("id", pa.string(), "<source path as given>:<1-based line or record>")
+SOURCE: Final = field("source", pa.string(), "path of the file the record came from, as given")
+TAGS: Final = field("tags", pa.list_(pa.string()), "the record's own `tags`, and its `source` as source:<name>")
+MESSAGES: Final = field("messages", pa.list_(MESSAGE), "the conversation, in order")
+TOOLS: Final = field("tools", pa.string(), "tool schemas as JSON text, byte for byte", nullable=True)
+
+N_CHARS: Final = field("n_chars", pa.int32(), "characters of all contents", unit="character")
+N_TURNS: Final = field("n_turns", pa.int32(), "messages of the assistant", unit="message")
+
+EXACT_HASH: Final = field("exact_hash", pa.binary(), "128-bit hash of the normalised text")
+SHINGLES: Final = field("shingles", pa.list_(pa.uint32()), "distinct shingle hashes, ascending")
+MINHASH: Final = field("minhash", pa.list_(pa.uint32()), "MinHash values, as datasketch's scheme affine32 has them")
+
+CLUSTER: Final = field("cluster", pa.string(), "name of the cluster, made from its keeper's text")
+KEEPER: Final = field("keeper", pa.string(), "id of the row kept in this one's place; null for a survivor", nullable=True)
+SIMILARITY: Final = field("similarity", pa.float64(), "exact Jaccard similarity with the keeper", nullable=True)
+IS_EXACT: Final = field("is_exact", pa.bool_(), "normalised text equal to the keeper's")
+N_DUPLICATES: Final = field("n_duplicates", pa.int32(), "rows that this survivor stands for, itself included", unit="row")
+SPLIT: Final = field("split", pa.string(), "train or validation, decided by cluster")
+
+TEXT: Final = field("text", pa.string(), "the conversation as the chat template writes it")
+SPANS: Final = field("spans", pa.list_(TEXT_SPAN), "a partition of the text by who wrote it")
+TOKEN_SPANS: Final = field("spans", pa.list_(TOKEN_SPAN), "the same partition, of the tokens")
+
+INPUT_IDS: Final = field("input_ids", pa.list_(pa.int32()), "token ids as fed to the model", unit="token")
+LABELS: Final = field("labels", pa.list_(pa.int32()), "input_ids where trained, else -100; not shifted", unit="token")
+LOSS_WEIGHTS: Final = field(
+    "loss_weights", pa.list_(pa.float32()), "weight of each label; null when all are 0 or 1", nullable=True
+)
+N_TOKENS: Final = field("n_tokens", pa.int32(), "tokens of the conversation", unit="token")
+N_SUPERVISED: Final = field("n_supervised", pa.int32(), "labels that are trained", unit="token")
+WEIGHT_SUM: Final = field("weight_sum", pa.float64(), "sum of the loss weights of the trained labels")
+
+IDS: Final = field("ids", pa.list_(pa.string()), "conversations of this pack, in order")
+SEQ_LENGTHS: Final = field("seq_lengths", pa.list_(pa.int32()), "their lengths, in the same order", unit="token")
+
+LINE: Final = field("line", pa.int64(), "1-based line of the file, or record of the array")
+OFFSET: Final = field("offset", pa.int64(), "where the line starts in the (decompressed) file", unit="byte")
+RAW: Final = field("raw", pa.binary(), "the line's bytes; null when longer than the cap", nullable=True)
+EXCERPT: Final = field("excerpt", pa.string(), "the beginning of the line, made printable", nullable=True)
+DETAIL: Final = field("detail", pa.string(), "what was found, and what was expected", nullable=True)
+DROP_REASON: Final = field("drop_reason", pa.string(), "why the row was dropped: see schemas.reasons.DropReason")

@@ -1,0 +1,62 @@
+"""Why a row left the pipeline: one closed vocabulary for every stage."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class DropReason(StrEnum):
+    """Reason that a record was dropped or quarantined; the text is what users see in the funnel."""
+
+    # ingest: the line cannot be read
+    LINE_TOO_LONG = "line_too_long"
+    BAD_UTF8 = "bad_utf8"
+    BAD_JSON = "bad_json"
+    LONE_SURROGATE = "lone_surrogate"
+    DUPLICATE_KEY = "duplicate_key"
+    TOO_DEEP = "too_deep"
+    NUL_CHARACTER = "nul_character"
+    # ingest: the line reads, but it is no conversation
+    UNKNOWN_SHAPE = "unknown_shape"
+    BAD_SHAPE = "bad_shape"
+    UNKNOWN_ROLE = "unknown_role"
+    EMPTY_MESSAGE = "empty_message"
+    NO_ANSWER = "no_answer"
+    # length
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    TOO_FEW_TURNS = "too_few_turns"
+    TOO_MANY_TURNS = "too_many_turns"
+    # dedup
+    EXACT_DUPLICATE = "exact_duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    # render, tokenize, mask, pack
+    TEMPLATE_ERROR = "template_error"
+    CONTROL_TOKEN = "control_token"
+    NOTHING_TO_LEARN = "nothing_to_learn"
+    OVER_MAX_SEQ_LEN = "over_max_seq_len"
+
+
+EXPLANATIONS: Final[dict[DropReason, str]] = {
+    DropReason.LINE_TOO_LONG: "the line is longer than [source] max_line_bytes",
+    DropReason.BAD_UTF8: "the line is not valid UTF-8",
+    DropReason.BAD_JSON: "the line is not valid JSON",
+    DropReason.LONE_SURROGATE: "a string holds half of a surrogate pair, which no text can contain",
+    DropReason.DUPLICATE_KEY: "a JSON object names the same key twice, so its meaning is ambiguous",
+    DropReason.TOO_DEEP: "the JSON is nested too deeply",
+    DropReason.NUL_CHARACTER: "a string holds the NUL character",
+    DropReason.UNKNOWN_SHAPE: "the record has none of the known shapes (see docs/formats.md)",
+    DropReason.BAD_SHAPE: "the record has a known shape, but a field has the wrong type",
+    DropReason.UNKNOWN_ROLE: "a message names a role that is not known",
+    DropReason.EMPTY_MESSAGE: "a message has neither text nor tool calls",
+    DropReason.NO_ANSWER: "no message of the assistant is left to learn from",
+    DropReason.TOO_SHORT: "the conversation has fewer characters than [length] min_chars",
+    DropReason.TOO_LONG: "the conversation has more characters than [length] max_chars",
+    DropReason.TOO_FEW_TURNS: "the conversation has fewer turns than [length] min_turns",
+    DropReason.TOO_MANY_TURNS: "the conversation has more turns than [length] max_turns",
+    DropReason.EXACT_DUPLICATE: "the same text, once normalised, as its keeper",
+    DropReason.NEAR_DUPLICATE: "similar to its keeper by at least [clusters] threshold (exact Jaccard)",
+    DropReason.TEMPLATE_ERROR: "the chat template refused or failed on this conversation",
+    DropReason.CONTROL_TOKEN: "the content could not be encoded without producing a control token",
+    DropReason.NOTHING_TO_LEARN: "the mask leaves no token to train on",
+    DropReason.OVER_MAX_SEQ_LEN: "the conversation has more tokens than [pack] max_seq_len",
+}

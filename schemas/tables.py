@@ -1,0 +1,35 @@
+"""One schema per table: what each stage reads from its neighbour and promises to write."""
+
+from typing import Final
+
+import pyarrow as pa
+
+from schemas import fields as f
+
+LINES: Final = pa.schema([f.SOURCE, f.LINE, f.OFFSET, f.RAW])
+"""What the reader hands to ingest: bounded slices of a file, undecoded."""
+
+CONVERSATIONS: Final = pa.schema([f.ID, f.SOURCE, f.TAGS, f.MESSAGES, f.TOOLS])
+QUARANTINE: Final = pa.schema([f.LINE, f.OFFSET, f.DETAIL, f.EXCERPT])
+"""Evidence that ingest adds to a line it could not read."""
+
+MEASURED: Final = pa.schema([*CONVERSATIONS, f.N_CHARS, f.N_TURNS])
+SIGNED: Final = pa.schema([f.ID, f.N_CHARS, f.EXACT_HASH, f.SHINGLES, f.MINHASH])
+CLUSTERED: Final = pa.schema([f.ID, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.IS_EXACT, f.N_DUPLICATES])
+DISTINCT: Final = pa.schema([*MEASURED, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.N_DUPLICATES, f.SPLIT])
+RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS])
+TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS])
+LABELLED: Final = pa.schema(
+    [f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED]
+)
+PACKED: Final = pa.schema(
+    [f.IDS, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.SEQ_LENGTHS, f.N_SUPERVISED, f.WEIGHT_SUM]
+)
+EXPLAINED: Final = pa.schema([f.DETAIL])
+"""Evidence of a stage that can only say what went wrong."""
+
+
+def dropped_schema(kept: pa.Schema, evidence: pa.Schema) -> pa.Schema:
+    """Return the schema of a stage's dropped rows: its own columns where known, the evidence and the reason."""
+    columns = [column.with_nullable(True) for column in (*kept, *evidence)]
+    return pa.schema([*columns, f.DROP_REASON])
