@@ -1,0 +1,78 @@
+"""What a stage says of its own output: written last, so that its presence is the proof of completion."""
+
+from typing import Final
+
+import msgspec
+
+FORMAT: Final = 1
+"""Version of the layout of a run directory; part of every key."""
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a shard."""
+
+    path: str
+    """Relative to the stage's directory, for example kept/00000.arrow."""
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one shard: enough to know that it is fresh, whole and conserved."""
+
+    shard: int
+    key: str
+    rows_in: int
+    kept: int
+    """Conversations kept. For every stage but ingest, the next stage's rows_in."""
+    dropped: dict[str, int]
+    """Conversations dropped, by reason."""
+    tokens: int = 0
+    supervised: int = 0
+    files: tuple[FileRecord, ...] = ()
+
+    def digest(self) -> str:
+        """Return a text that changes whenever a kept byte changes; it enters the keys downstream."""
+        return " ".join(f"{file.path.rpartition('kept/')[0]}{file.rows}:{file.sha256}" for file in self.kept_files())
+
+    def kept_files(self) -> tuple[FileRecord, ...]:
+        """Return the files that the next stage reads."""
+        return tuple(file for file in self.files if file.path.startswith("kept/"))
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over a stage's shards."""
+
+    rows_in: int
+    kept: int
+    dropped: dict[str, int]
+    tokens: int = 0
+    supervised: int = 0
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished stage. Holds no clock and no path of the machine: the same input gives the same manifest."""
+
+    format: int = FORMAT
+    stage: str
+    key: str
+    """Hash over the keys of all shards: equal keys mean equal bytes."""
+    libraries: dict[str, str]
+    totals: Totals
+    shards: tuple[ShardRecord, ...]
+
+
+def total(shards: tuple[ShardRecord, ...]) -> Totals:
+    """Return the sums over `shards`."""
+    dropped: dict[str, int] = {}
+    for shard in shards:
+        for reason, n in shard.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + n
+    return Totals(
+        rows_in=sum(shard.rows_in for shard in shards),
+        kept=sum(shard.kept for shard in shards),
+        dropped=dict(sorted(dropped.items())),
+        tokens=sum(shard.tokens for shard in shards),
+        supervised=sum(shard.supervised for shard in shards),
+    )

@@ -1,0 +1,91 @@
+"""Strict settings: TOML in, frozen structs out; what is unknown, mistyped or impossible is an error with a remedy."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+T = TypeVar("T")
+Document = dict[str, Any]
+
+_PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+
+
+class ConfigError(ValueError):
+    """The user's configuration cannot be used; the text says where, what was found and what to do."""
+
+
+def read_toml(path: Path) -> Document:
+    """Return the document in `path`. Raises ConfigError when it is missing or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config file; `ls configs` shows the ones that come with Chatloom") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a directory; give a .toml file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def apply_overrides(document: Document, assignments: Iterable[str]) -> Document:
+    """Return a copy of `document` with each `section.key=value` put in; values are TOML, or else plain text."""
+    changed: Document = {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
+    for assignment in assignments:
+        dotted, equals, text = assignment.partition("=")
+        names = [name.strip() for name in dotted.split(".")]
+        if not equals or len(names) > 2 or not all(names):
+            raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE or SECTION.KEY=VALUE, e.g. --set length.min_chars=20")
+        target = changed if len(names) == 1 else changed.setdefault(names[0], {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {assignment!r}: {names[0]} is a value, not a section")
+        target[names[-1]] = _toml_value(text)
+    return changed
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the closest known name, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+
+
+def check_names(document: Mapping[str, Any], known: Sequence[str], *, where: str) -> None:
+    """Raise ConfigError if `document` has a top-level name that is not `known`."""
+    for name in document:
+        if name not in known:
+            kind = "section" if isinstance(document[name], dict) else "key"
+            raise ConfigError(f"{where}: unknown {kind} {name!r}; {suggest(name, known)}")
+
+
+def decode_section(document: Mapping[str, Any], name: str, kind: type[T], *, where: str) -> T:
+    """Return section `name` of `document` as a `kind`, every absent key at its default.
+
+    Raises ConfigError that names the file, section and key, what was expected, what was found and the nearest name.
+    """
+    section = document.get(name, {})
+    if not isinstance(section, dict):
+        raise ConfigError(f"{where}: {name} must be a section, [{name}]; got {section!r}")
+    known = get_type_hints(kind)
+    for key in section:
+        if key not in known:
+            raise ConfigError(f"{where}: [{name}] unknown key {key!r}; {suggest(key, known)}")
+    try:
+        return msgspec.convert(section, kind, strict=True)
+    except msgspec.ValidationError as error:
+        match = _PROBLEM.match(str(error))
+        what, path = (match["what"], match["path"] or "") if match else (str(error), "")
+        key = path.lstrip(".")
+        found = section.get(re.split(r"[.\[]", key)[0]) if key else section
+        at = f"[{name}] {key}" if key else f"[{name}]"
+        raise ConfigError(f"{where}: {at} = {found!r}: {what[:1].lower()}{what[1:]}") from None
