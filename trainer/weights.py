@@ -1,0 +1,127 @@
+"""Weights between memory and disk: fused matrices here, the Hugging Face safetensors layout there."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from trainer.architecture import Architecture, read_architecture
+from trainer.errors import ModelError
+from trainer.model import Decoder
+
+FUSED: Final = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+
+
+def _widths(fused: str, a: Architecture) -> list[int]:
+    if fused == "gate_up_proj":
+        return [a.intermediate_size, a.intermediate_size]
+    return [a.num_attention_heads * a.head_dim] + [a.num_key_value_heads * a.head_dim] * 2
+
+
+def _outer_name(name: str) -> str:
+    return name if name.startswith("lm_head.") else f"model.{name}"
+
+
+def to_hugging_face(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
+    """Return `tensors`, named as Decoder names them, under Hugging Face's names with fused matrices split.
+
+    Works for anything shaped like the parameters, so the optimizer's moments go through it too.
+    """
+    split: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        fused = next((fused for fused in FUSED if f".{fused}." in name), None)
+        if fused is None:
+            split[_outer_name(name)] = tensor.contiguous()
+            continue
+        parts = torch.split(tensor, _widths(fused, architecture))
+        for part_name, part in zip(FUSED[fused], parts, strict=True):
+            split[_outer_name(name.replace(fused, part_name))] = part.contiguous()
+    return split
+
+
+def from_hugging_face(
+    tensors: Mapping[str, Tensor], architecture: Architecture, names: list[str], *, where: str
+) -> dict[str, Tensor]:
+    """Return the tensors called `names`, as Decoder names them, joined from `tensors` under Hugging Face's names.
+
+    Raises ModelError naming every tensor that is missing.
+    """
+    joined: dict[str, Tensor] = {}
+    missing: list[str] = []
+    for name in names:
+        fused = next((fused for fused in FUSED if f".{fused}." in name), None)
+        parts = [_outer_name(name)] if fused is None else [_outer_name(name.replace(fused, p)) for p in FUSED[fused]]
+        absent = [part for part in parts if part not in tensors]
+        missing += absent
+        if not absent:
+            joined[name] = tensors[parts[0]] if fused is None else torch.cat([tensors[part] for part in parts])
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        raise ModelError(f"{where}: weights of a {architecture.model_type} model are missing: {shown}")
+    return joined
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of one file. Raises ModelError when it is absent or malformed."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise ModelError(f"{path}: not found; is the model's download complete?") from None
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+def _read_directory(directory: Path) -> dict[str, Tensor]:
+    """Return all tensors of a model, from one file or from the shards that an index names."""
+    index = directory / "model.safetensors.index.json"
+    if not index.exists():
+        return read_safetensors(directory / "model.safetensors")
+    weight_map: dict[str, Any] = msgspec.json.decode(index.read_bytes())["weight_map"]
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(weight_map.values())):
+        if Path(name).name != name:
+            raise ModelError(f"{index}: {name!r} is no file name; a shard must lie beside its index")
+        tensors |= read_safetensors(directory / name)
+    return tensors
+
+
+def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[str]]:
+    """Return the float32 model in a Hugging Face directory, and what a person should know about how it was changed.
+
+    A vocabulary smaller than the tokenizer's is grown, new rows being the mean of the old; a larger one stays.
+    Raises ModelError naming the file when anything is missing or has the wrong shape.
+    """
+    found = read_architecture(directory)
+    architecture = msgspec.structs.replace(found, vocab_size=max(found.vocab_size, vocab_size))
+    with torch.device("meta"):
+        model = Decoder(architecture)
+    names = [name for name, _ in model.named_parameters()]
+    tensors = from_hugging_face(_read_directory(directory), found, names, where=str(directory))
+    notices: list[str] = []
+    if vocab_size > found.vocab_size:
+        for name in ("embed_tokens.weight", "lm_head.weight"):
+            if name in tensors:
+                tensors[name] = _grown(tensors[name], vocab_size)
+        notices.append(
+            f"vocabulary grown from {found.vocab_size} to {vocab_size} rows to fit the tokenizer; "
+            "each new row starts as the mean of the old ones"
+        )
+    for name, parameter in model.named_parameters():
+        if tensors[name].shape != parameter.shape:
+            raise ModelError(
+                f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
+                f"config.json says {tuple(parameter.shape)}; the files do not belong together"
+            )
+    filled = Decoder(architecture)
+    filled.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return filled, notices
+
+
+def _grown(rows: Tensor, n: int) -> Tensor:
+    mean = rows.float().mean(0, keepdim=True).to(rows.dtype)
+    return torch.cat((rows, mean.expand(n - len(rows), -1)))

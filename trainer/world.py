@@ -1,0 +1,70 @@
+"""This process among the processes that train together: one alone, or one per rank under torchrun."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a collective waits for a rank that does not come before it fails; rank 0 samples and saves in this time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """Who this process is, and the few collectives that training needs."""
+
+    rank: int
+    size: int
+    local_rank: int
+    local_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether this process speaks and writes for all."""
+        return self.rank == 0
+
+    def sum(self, *values: float) -> list[float]:
+        """Return the sums over ranks, in float64."""
+        return self._reduce(values, dist.ReduceOp.SUM)
+
+    def max(self, *values: float) -> list[float]:
+        """Return the maxima over ranks, in float64."""
+        return self._reduce(values, dist.ReduceOp.MAX)
+
+    def _reduce(self, values: tuple[float, ...], how: dist.ReduceOp.RedOpType) -> list[float]:
+        if self.size == 1:
+            return list(values)
+        tensor: Tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=how)
+        return [float(value) for value in tensor.tolist()]
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[World]:
+    """Join the other ranks if torchrun started several, choose the device and the number of threads; leave at the end.
+
+    A rank that dies breaks the others' next collective, so none waits for ever.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    elif size > 1 or "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    if size == 1:
+        yield World(rank=0, size=1, local_rank=0, local_size=1, device=device)
+        return
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT, device_id=device if on_gpu else None)
+    try:
+        yield World(rank=dist.get_rank(), size=size, local_rank=local_rank, local_size=local_size, device=device)
+    finally:
+        dist.destroy_process_group()
