@@ -7,6 +7,8 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     """A tokenizer: the bytes of its tokenizer.json, with the template's missing control tokens already added."""
 
     tokenizer_json: bytes
+    control_tokens: tuple[str, ...] = ()
+    """Added tokens that only a template may write, beside those flagged special: the ones that stand in the template."""
     bos_token: str | None = None
     eos_token: str | None = None
     pad_token: str | None = None

@@ -34,7 +34,7 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     def digest(self) -> str:
         """Return a text that changes whenever a kept byte changes; it enters the keys downstream."""
-        return " ".join(f"{file.path.rpartition('kept/')[0]}{file.rows}:{file.sha256}" for file in self.kept_files())
+        return " ".join(file.sha256 for file in self.kept_files())
 
     def kept_files(self) -> tuple[FileRecord, ...]:
         """Return the files that the next stage reads."""

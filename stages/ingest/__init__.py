@@ -1,0 +1,93 @@
+"""Lines in, conversations out: each line becomes a canonical row, or a quarantined one with a reason."""
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from schemas import fields as f
+from schemas.reasons import DropReason
+from stages.ingest.decode import MAX_DEPTH, LineError, decode_line
+from stages.ingest.messages import Conversation, Message
+from stages.ingest.shapes import SHAPES, adapt
+
+EXCERPT_CHARS: Final = 200
+_MESSAGE_FIELDS: Final = [column.name for column in f.MESSAGE]
+
+
+class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How records are read."""
+
+    shape: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"] = "auto"
+    """Shape of every record, or auto: each record is recognised by its own keys."""
+    max_depth: Annotated[int, msgspec.Meta(ge=4, le=MAX_DEPTH)] = 64
+    """Deepest nesting of JSON that is accepted."""
+
+
+def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
+    """Turn each line of `frame` (schemas.tables.LINES) into one row, in order.
+
+    A line that cannot be read has `drop_reason`, `detail` and `excerpt` set and no messages; no line raises, and none
+    is repaired in silence: what is kept is what the file says.
+    """
+    sources, lines = frame["source"].to_list(), frame["line"].to_list()
+    ids = [f"{source}:{line}" for source, line in zip(sources, lines, strict=True)]
+    conversations: list[Conversation | None] = []
+    reasons: list[str | None] = []
+    details: list[str | None] = []
+    excerpts: list[str | None] = []
+    # A loop over rows, because strictness is per line: one bad line must never cost its neighbours anything.
+    for raw in frame["raw"].to_list():
+        try:
+            if raw is None:
+                raise LineError(DropReason.LINE_TOO_LONG, "the line is longer than [source] max_line_bytes")
+            conversations.append(adapt(decode_line(raw, max_depth=config.max_depth), config.shape))
+        except LineError as error:
+            conversations.append(None)
+            reasons.append(error.reason)
+            details.append(error.detail)
+            excerpts.append(_excerpt(raw))
+        else:
+            reasons.append(None)
+            details.append(None)
+            excerpts.append(None)
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "source": pa.array(sources, pa.string()),
+        "tags": pa.array([row.tags if row else [] for row in conversations], f.TAGS.type),
+        "messages": _message_column(conversations),
+        "tools": pa.array([row.tools if row else None for row in conversations], pa.string()),
+        "line": pa.array(lines, pa.int64()),
+        "offset": frame["offset"].to_arrow(),
+        "detail": pa.array(details, pa.string()),
+        "excerpt": pa.array(excerpts, pa.string()),
+        "drop_reason": pa.array(reasons, pa.string()),
+    }
+    out = pl.from_arrow(pa.table(columns))
+    assert isinstance(out, pl.DataFrame)
+    return out
+
+
+def _message_column(conversations: list[Conversation | None]) -> pa.Array:
+    offsets = [0]
+    flat: list[Message] = []
+    for row in conversations:
+        if row is not None:
+            flat.extend(row.messages)
+        offsets.append(len(flat))
+    children = []
+    for column, values in zip(f.MESSAGE, zip(*flat, strict=True) if flat else [[]] * len(_MESSAGE_FIELDS), strict=True):
+        children.append(pa.array(values, column.type))
+    structs = pa.StructArray.from_arrays(children, fields=list(f.MESSAGE))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
+
+
+def _excerpt(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    text = raw[: EXCERPT_CHARS * 4].decode("utf-8", "replace")[:EXCERPT_CHARS]
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text.rstrip("\r\n"))
+
+
+__all__ = ["SHAPES", "Ingest", "ingest_lines"]
