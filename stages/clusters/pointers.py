@@ -1,0 +1,27 @@
+"""Compiled: a view of memory at an address, for columns that lie in more buffers than one array can hold."""
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    """Turn an address into a pointer, which numba.carray makes an array of."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), codegen
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def values_at(address: int, size: int) -> NDArray[np.uint32]:
+    """Return the `size` uint32 values at `address`; whoever calls keeps the owner alive."""
+    view: NDArray[np.uint32] = numba.carray(_pointer(address), (size,), numba.uint32)
+    return view

@@ -1,0 +1,74 @@
+"""Compiled: exact comparison of two sets of shingles, and exact reasons not to make it."""
+
+import numpy as np
+from numba import njit
+from numba import uint32 as u32
+from numba import uint64 as u64
+from numpy.typing import NDArray
+
+from stages.clusters.pointers import values_at
+
+WORDS = 8
+"""64-bit words of a bitmap: one cache line."""
+
+I32 = NDArray[np.int32]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def bitmap_rows(addresses: U64, sizes: I32) -> U64:
+    """Return each row's bitmap: bit k is the parity of the number of its shingles whose last nine bits are k."""
+    bitmaps = np.zeros((len(sizes), WORDS), np.uint64)
+    for row in range(len(sizes)):
+        for value in values_at(addresses[row], sizes[row]):
+            bitmaps[row, (value >> u32(6)) & u32(WORDS - 1)] ^= u64(1) << u64(value & u32(63))
+    return bitmaps
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def differing_bits(a: U64, b: U64) -> int:
+    """Return in how many bits two bitmaps differ, which is never more than |A ^ B|.
+
+    A bit differs only if an odd number of the shingles that fall on it are in one set alone (Sandes, Teodoro and Melo,
+    Bitmap Filter: Speeding up Exact Set Similarity Joins with Bitwise Operations, 2020).
+    """
+    n = u64(0)
+    for word in range(WORDS):
+        x = a[word] ^ b[word]
+        # a population count: the compiler makes one instruction of it
+        x = x - ((x >> u64(1)) & u64(0x5555555555555555))
+        x = (x & u64(0x3333333333333333)) + ((x >> u64(2)) & u64(0x3333333333333333))
+        x = (x + (x >> u64(4))) & u64(0x0F0F0F0F0F0F0F0F)
+        n += (x * u64(0x0101010101010101)) >> u64(56)
+    return int(n)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def largest_difference(total: int, threshold: float) -> int:
+    """Return the largest |A ^ B| at which sets of `total` members together reach the threshold; -1 if none does.
+
+    Exact: it is total - 2 * o for the smallest overlap o with o / (total - o) >= threshold, in the float64 arithmetic
+    that also decides.
+    """
+    overlap = int(np.ceil(threshold / (1 + threshold) * total))
+    while overlap > 0 and (overlap - 1) / (total - overlap + 1) >= threshold:
+        overlap -= 1
+    while overlap / (total - overlap) < threshold:
+        overlap += 1
+    return max(total - 2 * overlap, -1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def overlap_within(a: U32, b: U32, allowed: int) -> int:
+    """Return |A & B| of two ascending arrays, or -1 as soon as more than `allowed` values are in one alone."""
+    i = j = common = 0
+    n_a, n_b = len(a), len(b)
+    while i < n_a and j < n_b:
+        x, y = a[i], b[j]
+        common += x == y
+        i += x <= y
+        j += y <= x
+        if i + j - 2 * common > allowed:
+            return -1
+    return common if n_a + n_b - 2 * common <= allowed else -1

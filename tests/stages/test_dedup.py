@@ -1,0 +1,127 @@
+"""Dedup: what is dropped and why, and that a split is a matter of the cluster alone."""
+
+import polars as pl
+import pytest
+
+from schemas.conform import conform
+from schemas.fields import MESSAGE
+from schemas.tables import CLUSTERED, DISTINCT
+from stages.clusters import Clusters, cluster_rows
+from stages.dedup import Dedup, mark_duplicates
+from stages.signatures import Signatures, sign_conversations
+
+MESSAGES = pl.List(pl.Struct({field.name: pl.Float32 if field.name == "weight" else pl.String for field in MESSAGE}))
+
+
+def measured(texts: list[str], source: str = "a.jsonl") -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "id": [f"{source}:{i + 1}" for i in range(len(texts))],
+            "source": [source] * len(texts),
+            "tags": [[]] * len(texts),
+            "messages": [[{"role": "user", "content": text}] for text in texts],
+            "tools": [None] * len(texts),
+            "n_chars": [len(text) for text in texts],
+            "n_turns": [1] * len(texts),
+        },
+        schema={
+            "id": pl.String,
+            "source": pl.String,
+            "tags": pl.List(pl.String),
+            "messages": MESSAGES,
+            "tools": pl.String,
+            "n_chars": pl.Int32,
+            "n_turns": pl.Int32,
+        },
+    )
+
+
+def marked(frame: pl.DataFrame, **config: float) -> pl.DataFrame:
+    clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
+    return mark_duplicates(frame, clusters, Dedup(**config))
+
+
+def story(k: int) -> str:
+    return " ".join(f"w{k}x{i}" for i in range(60))
+
+
+def test_duplicates_are_marked_with_the_keeper_the_similarity_and_the_reason() -> None:
+    out = marked(measured([story(1), story(1).upper(), story(1) + " end", story(2)]))
+    assert out["drop_reason"].to_list() == ["near_duplicate", "near_duplicate", None, None]
+    assert out["keeper"].to_list() == ["a.jsonl:3", "a.jsonl:3", None, None]
+    assert out["similarity"].to_list() == [56 / 57, 56 / 57, None, None]
+    assert out["n_duplicates"].to_list() == [3, 3, 3, 1]
+    exact = marked(measured(["Hello there.", "hello, there"]))
+    assert exact["drop_reason"].to_list() == [None, "exact_duplicate"] or exact["drop_reason"].to_list() == [
+        "exact_duplicate",
+        None,
+    ]
+
+
+def test_no_row_is_lost_and_exactly_one_of_a_cluster_is_kept() -> None:
+    out = marked(measured([story(i % 40) + " end" * (i % 3) for i in range(200)]))
+    assert out.height == 200
+    kept = out.filter(pl.col("drop_reason").is_null())
+    assert kept.height == out["cluster"].n_unique() == 40
+    assert kept["n_duplicates"].sum() == 200
+    assert set(out["keeper"].drop_nulls()) <= set(kept["id"])
+
+
+def test_no_cluster_crosses_from_train_to_validation() -> None:
+    out = marked(measured([story(i % 300) + " end" * (i % 2) for i in range(900)]), validation=0.3)
+    assert out.group_by("cluster").agg(pl.col("split").n_unique())["split"].to_list() == [1] * 300
+    assert 60 <= out.unique("cluster").filter(split="validation").height <= 120
+
+
+def test_adding_rows_or_files_moves_no_cluster() -> None:
+    few = marked(measured([story(i) for i in range(200)]), validation=0.3)
+    more = marked(pl.concat([measured([story(i) for i in range(500)], "b.jsonl"), measured(["hello"])]), validation=0.3)
+    before = dict(few.select("cluster", "split").iter_rows())
+    after = dict(more.select("cluster", "split").iter_rows())
+    assert before.items() <= after.items()
+
+
+def test_a_larger_share_of_validation_takes_nothing_back_and_another_seed_draws_others() -> None:
+    frame = measured([story(i) for i in range(400)])
+    drawn = {
+        key: set(marked(frame, validation=key[0], seed=key[1]).filter(split="validation")["id"])
+        for key in ((0.0, 0), (0.1, 0), (0.4, 0), (0.4, 1))
+    }
+    assert drawn[0.0, 0] == set()
+    assert drawn[0.1, 0] < drawn[0.4, 0]
+    assert drawn[0.4, 0] != drawn[0.4, 1]
+    assert 120 <= len(drawn[0.4, 1]) <= 200
+
+
+def test_the_split_of_a_name_is_the_same_in_every_release() -> None:
+    clusters = pl.DataFrame(
+        {
+            "id": [f"a:{i}" for i in range(32)],
+            "cluster": [f"{i:032x}" for i in range(32)],
+            "keeper": [None] * 32,
+            "similarity": [None] * 32,
+            "is_exact": [False] * 32,
+            "n_duplicates": [1] * 32,
+        },
+        schema_overrides={"keeper": pl.String, "similarity": pl.Float64, "n_duplicates": pl.Int32},
+    )
+    out = mark_duplicates(clusters.select("id"), clusters, Dedup(validation=0.5))
+    assert "".join(split[0] for split in out["split"]) == "vvvvvvvvtvvvvttvtvtvvttvvttvvvvt"
+
+
+def test_frames_of_different_shards_are_refused() -> None:
+    frame = measured([story(1), story(2)])
+    clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
+    with pytest.raises(ValueError, match="2 conversations but 1 rows of clusters"):
+        mark_duplicates(frame, clusters[:1], Dedup())
+    with pytest.raises(ValueError, match=r"row 0 is a.jsonl:1 in the shard but a.jsonl:2 in clusters"):
+        mark_duplicates(frame, clusters[::-1], Dedup())
+
+
+def test_the_output_has_the_schema_of_distinct() -> None:
+    for frame in (measured([story(1)]), measured([])):
+        clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
+        stored = pl.DataFrame(pl.from_arrow(conform(clusters.to_arrow(), CLUSTERED)))
+        out = mark_duplicates(frame, stored, Dedup())
+        assert conform(out.to_arrow(), DISTINCT).num_rows == frame.height
+        assert out.schema["drop_reason"] == pl.String
