@@ -1,0 +1,7 @@
+"""Any Hugging Face chat template, unmodified, rendered while knowing for every character who wrote it."""
+
+from stages.render.probe import Probe, probe
+from stages.render.settings import Render, RenderError
+from stages.render.stage import render_conversations
+
+__all__ = ["Probe", "Render", "RenderError", "probe", "render_conversations"]

@@ -1,0 +1,97 @@
+"""What a template may spend on one conversation: counted, never timed, so that a build stays deterministic."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from jinja2.exceptions import TemplateRuntimeError
+
+MAX_WIDTH: Final = 10_000
+"""Most characters that one padding, indent or number format may ask for."""
+MAX_BITS: Final = 4_096
+"""Most bits of an integer that `*` or `**` may make."""
+
+
+class LimitError(TemplateRuntimeError):
+    """The template asked for more steps, characters or digits than one conversation is granted."""
+
+
+class Meter:
+    """Count the steps and bound the characters of one render.
+
+    A step is one loop iteration, call, filter or operation, plus one for every 16 characters or items that it makes. No
+    text or list may grow past `size`. Both together bound the time and the memory of a render.
+    """
+
+    __slots__ = ("granted", "size", "steps")
+
+    def __init__(self) -> None:
+        self.grant(steps=200_000, size=100_000)
+
+    def grant(self, *, steps: int, size: int) -> None:
+        """Start a new account."""
+        self.granted = self.steps = steps
+        self.size = size
+
+    def charge(self, steps: int) -> None:
+        """Take `steps` off; raise LimitError when none are left."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise LimitError(f"the template took more than {self.granted} steps; see [render] max_steps")
+
+    def made(self, size: int) -> None:
+        """Charge for a text or list of `size`, before it is made where that can be known."""
+        if size > self.size:
+            raise LimitError(
+                f"the template would make {size} characters or items where {self.size} are allowed;"
+                " see [render] max_output_ratio and max_output_floor"
+            )
+        self.charge((size >> 4) + 1)
+
+    def pieces(self, pieces: Iterable[str]) -> tuple[str, ...]:
+        """Return `pieces` as a tuple, charged for the text they are about to become."""
+        pieces = tuple(pieces)
+        self.made(sum(map(len, pieces)))
+        return pieces
+
+    def weigh(self, value: Any) -> None:
+        """Charge for the text that `value` becomes when written out, however deeply it repeats itself."""
+        total = 0
+        stack = [value]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, str):
+                total += len(item)
+            elif isinstance(item, dict):
+                stack += item.keys()
+                stack += item.values()
+            elif isinstance(item, (list, tuple, set, frozenset)):
+                stack += item
+            else:
+                total += 1
+                continue
+            self.charge(1)
+            if total > self.size:
+                self.made(total)
+        self.made(total)
+
+    def result(self, value: Any) -> Any:
+        """Return `value`, charged for its size where it has one."""
+        self.made(len(value)) if isinstance(value, (str, bytes, list, tuple, dict)) else self.charge(1)
+        return value
+
+    def each(self, iterable: Any) -> Any:
+        """Return `iterable`, charged by its length, or item by item where that is unknown."""
+        if isinstance(iterable, (list, tuple, dict, str, range)):
+            self.charge(len(iterable))
+            return iterable
+        return iterable if not isinstance(iterable, Iterator) else self._counted(iterable)
+
+    def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
+            self.charge(1)
+            yield item
+
+    def width(self, width: Any) -> None:
+        """Refuse a padding or precision that no chat needs."""
+        if isinstance(width, int) and width > MAX_WIDTH:
+            raise LimitError(f"the template asked for a width of {width}; at most {MAX_WIDTH} is allowed")

@@ -1,0 +1,168 @@
+"""What a template is like, found by rendering a small conversation rather than by reading its Jinja."""
+
+import re
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from schemas.assets import Template
+from stages.render.inputs import Message, Shape
+from stages.render.regions import Boundaries
+from stages.render.renderer import FAILURES, Renderer, describe, renderer
+from stages.render.settings import Render, RenderError
+from stages.render.traced import CONTENT, TOOL_CALL, origin, spans_of
+
+QUESTION: Final = Message("user", "Alpha question")
+ANSWER: Final = Message("assistant", "Bravo answer")
+CALL: Final = Message(
+    "assistant",
+    None,
+    None,
+    '[{"id": "call12345", "type": "function",'
+    ' "function": {"name": "lookup", "arguments": "{\\"key\\": \\"Delta\\"}"}}]',
+)
+RESULT: Final = Message("tool", "Charlie result", None, None, "call12345", "lookup")
+SYSTEM: Final = Message("system", "Echo system")
+ARGUMENTS: Final[tuple[Literal["text", "object"], ...]] = ("text", "object")
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stage, and whoever serves the model, must know about a template."""
+
+    generation_prompt: str
+    """What the template appends when it is asked to let the assistant speak; may be empty."""
+    stops: tuple[str, ...]
+    """Texts that end an assistant's turn, the one found in the template first; empty when it writes none."""
+    boundaries: Boundaries
+    shape: Shape
+
+
+def probe(template: Template, config: Render) -> Probe:
+    """Render small conversations to find generation prompt, stop and the form of tool calls.
+
+    Raises RenderError for a template that refuses the simplest conversation, or rewrites what the assistant says so
+    that it cannot be told from the template's own text.
+    """
+    return _probe(renderer(template, config), template, config)
+
+
+def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
+    prefix, full = _whole(compiled, config)
+    answered = [span for span in spans_of(full) if span[2] >> 2 == len(prefix)]
+    if not answered:
+        raise RenderError(
+            f"template {compiled.name}: the assistant's text {ANSWER.content!r} cannot be followed into {str(full)!r};"
+            " the template drops or rewrites it, so nothing of it could be trained: choose another template"
+        )
+    first = answered[0][0]
+    middle = full[max([end for _, end, _ in spans_of(full) if end <= first], default=0) : first]
+    asked = _try(compiled, prefix, config, generation_prompt=True)
+    bare = _try(compiled, prefix, config)
+    prompt = asked[len(bare) :] if bare and asked.startswith(bare) else ""
+    close = _after_last(asked).removesuffix(prompt)
+    header = _shared(prompt, middle.removeprefix(close), template)
+    after_user = close + header if middle.startswith(close + header) else ""
+    shape = _shape(compiled, prefix, config)
+    resulted = _after_last(_try(compiled, [*prefix, CALL, RESULT], config, shape=shape, generation_prompt=True))
+    stops = config.stop or _stops(compiled, prefix, close, template, config)
+    return Probe(
+        generation_prompt=str(prompt),
+        stops=stops,
+        boundaries=Boundaries(
+            header=header,
+            after_user=after_user,
+            after_tool=resulted.removesuffix(prompt) + header if resulted.endswith(prompt) else resulted,
+            lead=middle[len(after_user) :],
+            stops=stops,
+        ),
+        shape=shape,
+    )
+
+
+def _whole(compiled: Renderer, config: Render) -> tuple[list[Message], str]:
+    """Render the simplest conversation that the template accepts; return what came before the answer, and the text."""
+    try:
+        return [QUESTION], compiled.text([QUESTION, ANSWER], config, shape=Shape())
+    except FAILURES as refused:
+        prefix = [SYSTEM, QUESTION]
+        full = _try(compiled, [*prefix, ANSWER], config)
+        if not full:
+            raise RenderError(
+                f"template {compiled.name}: it refuses a conversation of one question and one answer:"
+                f" {describe(refused)}; choose another template"
+            ) from refused
+        return prefix, full
+
+
+def _try(
+    compiled: Renderer,
+    messages: Sequence[Message],
+    config: Render,
+    *,
+    shape: Shape = Shape(),  # noqa: B008  # an immutable tuple
+    generation_prompt: bool = False,
+) -> str:
+    """Return the text, or none at all where the template refuses."""
+    try:
+        return compiled.text(messages, config, shape=shape, generation_prompt=generation_prompt)
+    except FAILURES:
+        return ""
+
+
+def _after_last(text: str) -> str:
+    """Return the template's own text behind the last character that a message wrote."""
+    spans = spans_of(text)
+    return text[spans[-1][1] :] if spans else ""
+
+
+def _shared(prompt: str, following: str, template: Template) -> str:
+    """Return the part of the generation prompt that a whole conversation has too, cut where a token or line ends.
+
+    Some prompts go on beyond the header (an opening think tag) with what a recorded answer need not begin with.
+    """
+    if following.startswith(prompt):
+        return str(prompt)
+    length = next(at for at in range(len(prompt) + 1) if not following.startswith(prompt[: at + 1]))
+    ends = [at for token in (*template.control_tokens, "\n") for at in _ends(token, prompt) if at <= length]
+    return prompt[: max(ends, default=0)]
+
+
+def _ends(token: str, text: str) -> list[int]:
+    return [match.end() for match in re.finditer(re.escape(token), text)] if token else []
+
+
+def _shape(compiled: Renderer, prefix: list[Message], config: Render) -> Shape:
+    """Return the first form of a tool call that the template writes whole, and not as JSON inside a JSON string."""
+    for absent in ("", None):
+        for arguments in ARGUMENTS:
+            shape = Shape(arguments, absent)
+            text = _try(compiled, [*prefix, CALL, RESULT, ANSWER], config, shape=shape)
+            called = origin(len(prefix), TOOL_CALL)
+            if any(who == called for _, _, who in spans_of(text)) and '\\"key\\"' not in text:
+                return shape
+    return Shape()
+
+
+def _stops(
+    compiled: Renderer, prefix: list[Message], close: str, template: Template, config: Render
+) -> tuple[str, ...]:
+    """Return the control tokens that end a turn: of the last turn, and of an earlier one where that differs.
+
+    Behind an earlier turn the first control token may already open the next; it counts only if it also closes a user's.
+    """
+    tokens = (*template.control_tokens, template.variables.get("eos_token", ""))
+    texts = [_try(compiled, [*prefix, ANSWER], config), _try(compiled, [*prefix, ANSWER, QUESTION, ANSWER], config)]
+    last = _first(tokens, _after_last(texts[0]))
+    ends = [end for _, end, who in spans_of(texts[1]) if who == origin(len(prefix), CONTENT)]
+    earlier = _first(tokens, texts[1][ends[-1] :]) if ends else None
+    stops = [last] if last else []
+    if last and earlier and earlier != last and earlier in close:
+        stops.append(earlier)
+    return tuple(stops)
+
+
+def _first(tokens: Sequence[str], text: str) -> str | None:
+    """Return the token that stands first in `text`, the longest of those at the same place."""
+    found = [(text.index(token), -len(token), token) for token in tokens if token and token in text]
+    return min(found)[2] if found else None

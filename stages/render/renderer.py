@@ -1,0 +1,93 @@
+"""One chat template, compiled: conversations in, text and spans out."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import lru_cache
+from typing import Any, Final
+
+from jinja2.exceptions import TemplateError
+
+from schemas.assets import Template
+from stages.render.inputs import Message, Shape, build, tools_of
+from stages.render.sandbox import TracingEnvironment, plain_environment
+from stages.render.settings import Render, RenderError
+from stages.render.traced import concat
+
+MAX_SOURCE: Final = 1_000_000
+FAILURES: Final = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What a template can make Python raise."""
+
+
+class Renderer:
+    """A compiled template with its tracing and its plain environment."""
+
+    def __init__(self, source: str, variables: Mapping[str, str], name: str, today: date) -> None:
+        if len(source) > MAX_SOURCE:
+            raise RenderError(f"template {name}: {len(source)} characters of Jinja, at most {MAX_SOURCE} are read")
+        self.name = name
+        self.variables = dict(variables)
+        self.environment = TracingEnvironment(today=today)
+        try:
+            self.tracing = self.environment.from_string(source)
+            self.plain = plain_environment(today=today).from_string(source)
+        except FAILURES as error:
+            line = getattr(error, "lineno", None)
+            where = f"template {name}" + (f", line {line}" if line else "")
+            raise RenderError(
+                f"{where}: does not compile: {describe(error)}; it must be a chat template that transformers accepts"
+            ) from error
+
+    def text(
+        self,
+        messages: Sequence[Message],
+        config: Render,
+        *,
+        shape: Shape,
+        tools: str | None = None,
+        generation_prompt: bool = False,
+    ) -> str:
+        """Return the rendered text as a traced string; raise one of FAILURES where the template refuses."""
+        n_chars = sum([len(field) for message in messages for field in message if field]) + len(tools or "")
+        meter = self.environment.meter
+        meter.grant(
+            steps=config.max_steps + 16 * n_chars,
+            size=config.max_output_floor + int(config.max_output_ratio * n_chars),
+        )
+        context = self._context(build(messages, shape, tracing=True), tools, generation_prompt)
+        return concat(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
+
+    def plain_text(
+        self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False
+    ) -> str:
+        """Return what the template makes of plain strings: the oracle for `text`, without its limits."""
+        return self.plain.render(self._context(build(messages, shape, tracing=False), tools, generation_prompt))
+
+    def _context(self, messages: list[dict[str, Any]], tools: str | None, generation_prompt: bool) -> dict[str, Any]:
+        return {
+            "messages": messages,
+            "tools": None if tools is None else tools_of(tools),
+            "documents": None,
+            "add_generation_prompt": generation_prompt,
+            **self.variables,
+        }
+
+
+def renderer(template: Template, config: Render) -> Renderer:
+    """Compile a template, once per process."""
+    return _compiled(template.source, tuple(sorted(template.variables.items())), template.name, config.date)
+
+
+@lru_cache(maxsize=32)
+def _compiled(source: str, variables: tuple[tuple[str, str], ...], name: str, today: str) -> Renderer:
+    try:
+        day = date.fromisoformat(today)
+    except ValueError as error:
+        raise RenderError(f"[render] date={today!r} is no date; write it as YYYY-MM-DD") from error
+    return Renderer(source, dict(variables), name, day)
+
+
+def describe(error: BaseException) -> str:
+    """Return an error as one bounded line."""
+    kind = type(error).__name__
+    message = " ".join(str(error).split())[:500]
+    return f"{kind}: {message}" if message else kind

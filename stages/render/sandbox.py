@@ -1,0 +1,246 @@
+"""Where chat templates run: Jinja as transformers sets it up, sealed, metered, and keeping who wrote what."""
+
+import operator
+from collections.abc import Callable
+from datetime import date, datetime, time
+from typing import Any, Final, NoReturn
+
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace, pass_eval_context
+
+from stages.render import filters
+from stages.render.codegen import TracingGenerator, metered
+from stages.render.containers import TracedDict, tojson
+from stages.render.formatting import TracingFormatter, percent
+from stages.render.meter import MAX_BITS, LimitError, Meter
+from stages.render.traced import Traced, concat, join, replace
+
+DICT_ATTRIBUTES: Final = frozenset(dir(dict))
+PADDING: Final = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+TRACKED: Final = frozenset({"join", "replace"})
+FORBIDDEN: Final = frozenset({"maketrans", "translate"})
+
+
+class GenerationBlock(Extension):
+    """Accept `{% generation %}` blocks and render their body, as transformers does."""
+
+    tags = {"generation"}  # noqa: RUF012  # jinja2 declares it so
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Turn the block into a call whose result is its body."""
+        lineno = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        block = nodes.CallBlock(self.call_method("body_"), [], [], body)
+        return block.set_lineno(lineno)
+
+    @pass_eval_context
+    def body_(self, _: nodes.EvalContext, caller: Macro) -> str:
+        """Return the rendered body."""
+        return caller()
+
+
+class TemplateDict:
+    """What templates see as `dict`: it makes dictionaries and offers nothing else."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        """Make a dictionary."""
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        """Make a dictionary from keys."""
+        return dict.fromkeys(*args, **kwargs)
+
+
+class TemplateNamespace(Namespace):
+    """A namespace without underscore attributes, as transformers has it since such names led out of sandboxes."""
+
+    def __init__(*args: Any, **kwargs: Any) -> None:
+        self, args = args[0], args[1:]
+        attributes = dict(*args, **kwargs)
+        for name in attributes:
+            TemplateNamespace._check(name)
+        Namespace.__init__(self, attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        TemplateNamespace._check(name)
+        Namespace.__setitem__(self, name, value)
+
+    @staticmethod
+    def _check(name: object) -> None:
+        if isinstance(name, str) and name.startswith("_"):
+            raise SecurityError(
+                f"a chat template cannot store {name!r} on a namespace: names that begin with an underscore are"
+                " refused; rename the attribute"
+            )
+
+
+def furnish(environment: ImmutableSandboxedEnvironment, *, today: date) -> None:
+    """Give `environment` the globals of transformers, less what is random, and a clock that stands still."""
+
+    def raise_exception(message: str) -> NoReturn:
+        raise TemplateError(message)
+
+    def strftime_now(format: str) -> str:  # noqa: A002  # the name templates may use
+        return datetime.combine(today, time()).strftime(format)
+
+    for name in ("lipsum", "cycler", "joiner"):
+        environment.globals.pop(name)
+    environment.filters.pop("random")
+    environment.filters["tojson"] = tojson
+    environment.globals |= {
+        "raise_exception": raise_exception,
+        "strftime_now": strftime_now,
+        "dict": TemplateDict(),
+        "namespace": TemplateNamespace,
+    }
+
+
+def plain_environment(*, today: date) -> ImmutableSandboxedEnvironment:
+    """Return the environment that transformers renders in: the oracle, neither traced nor metered."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
+    )
+    furnish(environment, today=today)
+    return environment
+
+
+class TracingEnvironment(ImmutableSandboxedEnvironment):
+    """The same environment, in which traced strings stay traced and every step is counted by `meter`."""
+
+    code_generator_class = TracingGenerator
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def __init__(self, *, today: date) -> None:
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols])
+        furnish(self, today=today)
+        self.meter = Meter()
+        self.concat = lambda pieces: concat(self.meter.pieces(pieces))  # type: ignore[method-assign]
+        self.filters |= filters.tracing(self.meter, self.text)
+        self.globals["range"] = self._range
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(metered(source), *args, **kwargs)
+
+    def _range(self, *args: int) -> range:
+        numbers = range(*args)
+        self.meter.charge(len(numbers))
+        return numbers
+
+    def text(self, value: Any) -> str:
+        """Return `str(value)`, charged for before it is made."""
+        if type(value) is str or type(value) is Traced:
+            return value
+        if isinstance(value, (dict, list, tuple, set)):
+            self.meter.weigh(value)
+        return str(value)
+
+    def add(self, parts: tuple[Any, ...]) -> Any:
+        """Return the sum of `parts`, from the left."""
+        for part in parts:
+            if type(part) is not str and type(part) is not Traced:
+                break
+        else:
+            return concat(self.meter.pieces(parts))
+        total = parts[0]
+        for part in parts[1:]:
+            total = self.meter.result(total + part)
+        return total
+
+    def cut(self, value: Any, key: slice) -> Any:
+        """Return `value[key]`."""
+        return self.meter.result(value[key])
+
+    def call_binop(self, _: Context, operator: str, left: Any, right: Any) -> Any:
+        """Run an operator that can make much out of little."""
+        if operator == "%":
+            return percent(self._weighed(left), self._weighed(right)) if isinstance(left, str) else left % right
+        if operator == "*":
+            return self._times(left, right)
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+            raise LimitError(f"the template raises to the power of {str(right)[:20]}; numbers end at {MAX_BITS} bits")
+        return left**right
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call as the sandbox does, charging for the result."""
+        if not self.is_safe_callable(obj):
+            raise SecurityError(f"{obj!r} is not safely callable")
+        return self.meter.result(context.call(obj, *args, **kwargs))
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Look up an attribute as the sandbox does, faster for the names of a dictionary's items."""
+        kind = type(obj)
+        if (kind is dict or kind is TracedDict) and attribute not in DICT_ATTRIBUTES:
+            try:
+                return obj[attribute]
+            except KeyError:
+                return self.undefined(obj=obj, name=attribute)
+        return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., Any] | None:
+        """Return a tracked or bounded stand-in for a method of a string, or None where none is needed."""
+        text = getattr(value, "__self__", None)
+        if not isinstance(text, (str, bytes)) or not callable(value):
+            return None
+        name = value.__name__
+        if name in PADDING:
+            return self._padding(value)
+        if name in FORBIDDEN or isinstance(text, bytes):
+            raise SecurityError(f"a chat template cannot call {name} on text")
+        if hasattr(text, "__html__"):
+            return super().wrap_str_format(value)
+        if name in TRACKED:
+            return self._join(text) if name == "join" else self._replace(text)
+        return self._format(text, name) if name in ("format", "format_map") else None
+
+    def _times(self, left: Any, right: Any) -> Any:
+        if isinstance(right, (str, list, tuple)):
+            left, right = right, left
+        if isinstance(left, (str, list, tuple)) and isinstance(right, int):
+            self.meter.made(len(left) * max(0, right))
+            return concat((left,) * right) if type(left) is Traced else left * right
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
+            raise LimitError(f"the template makes a number of more than {MAX_BITS} bits")
+        return operator.mul(left, right)
+
+    def _weighed(self, value: Any) -> Any:
+        self.meter.weigh(value)
+        return value
+
+    def _padding(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def pad(*args: Any, **kwargs: Any) -> Any:
+            for width in (*args, *kwargs.values()):
+                self.meter.width(width)
+            return method(*args, **kwargs)
+
+        return pad
+
+    def _join(self, separator: str) -> Callable[..., str]:
+        def join_(parts: Any, /) -> str:
+            parts = self.meter.pieces(self.meter.each(parts))
+            self.meter.made(len(separator) * len(parts))
+            return join(separator, parts)
+
+        return join_
+
+    def _replace(self, text: str) -> Callable[..., str]:
+        def replace_(old: str, new: str, count: int = -1, /) -> str:
+            self.meter.made(len(text) + len(new) * (text.count(old) if count < 0 else min(count, text.count(old))))
+            return replace(text, old, new, count)
+
+        return replace_
+
+    def _format(self, text: str, name: str) -> Callable[..., str]:
+        def format_(*args: Any, **kwargs: Any) -> str:
+            self.meter.weigh((args, kwargs))
+            if name == "format_map":
+                if len(args) != 1 or kwargs:
+                    raise TypeError(f"format_map() takes exactly one argument ({len(args) + len(kwargs)} given)")
+                return TracingFormatter(self).vformat(text, (), args[0])
+            return TracingFormatter(self).vformat(text, args, kwargs)
+
+        return format_

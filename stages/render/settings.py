@@ -1,0 +1,26 @@
+"""Settings of the render stage, and the error it raises for what no row can be blamed for."""
+
+import msgspec
+
+
+class RenderError(ValueError):
+    """The chat template cannot be used at all: a matter for the person who chose it, not for a row."""
+
+
+class Render(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How conversations become text."""
+
+    template: str = "tokenizer"
+    """Where the chat template comes from: "tokenizer" (the one beside it), a built-in's name, or a path."""
+    date: str = "2024-07-26"
+    """What strftime_now sees, as YYYY-MM-DD: never the clock, so that the same input gives the same text."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an assistant's turn; when empty they are found by rendering a small conversation."""
+    verify: int = 16
+    """How many rows of each shard are rendered a second time without tracing and compared."""
+    max_steps: int = 200_000
+    """Steps that a template may take on one conversation, besides 16 for each of its characters."""
+    max_output_ratio: float = 4.0
+    """Characters that a template may make of one character of input."""
+    max_output_floor: int = 100_000
+    """Characters that a template may make besides those."""
