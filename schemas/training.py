@@ -100,7 +100,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Decay of AdamW's mean of squared gradients."""
     eps: PositiveFloat = 1e-8
     """Added to the root of AdamW's mean of squared gradients."""
-    clip: PositiveFloat | None = 1.0
+    clip: PositiveFloat = 1.0
     """Largest norm of the gradient of a step; a longer one is scaled down. Write inf for no clipping."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; weights stay float32. auto: bfloat16 where the hardware multiplies it natively."""

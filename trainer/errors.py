@@ -2,7 +2,9 @@
 
 TrainError                    the text says what, where, got, expected, and what to do
 ├── DataError                 packs are missing, damaged or unusable                          exit 3
-│   └── Diverged              a loss or gradient became NaN or infinite                       exit 3
+│   ├── Diverged              a loss or gradient became NaN or infinite                       exit 3
+│   ├── ExportRefused         the trained model never ends an answer                          exit 3
+│   └── Elsewhere             another rank has the error; this one is silent                  exit 3
 ├── ModelError                a model directory cannot be used                                exit 2
 └── PlanMismatch              a checkpoint belongs to another plan                            exit 2
 """
@@ -22,6 +24,14 @@ class DataError(TrainError):
 
 class Diverged(DataError):  # noqa: N818
     """A loss or gradient became NaN or infinite; names the conversations of the step."""
+
+
+class ExportRefused(DataError):  # noqa: N818
+    """No answer of the trained model ends on a stop token, so serving it would never end either."""
+
+
+class Elsewhere(DataError):  # noqa: N818
+    """Another rank has the error and says so; this one stops without a word."""
 
 
 class ModelError(TrainError):

@@ -1,0 +1,185 @@
+"""A small but real run directory: packs of short conversations, a true manifest, a trained tokenizer."""
+
+import hashlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from schemas.manifest import FileRecord, Manifest, ShardRecord, total
+from schemas.tables import PACKED
+
+REPOSITORY = Path(__file__).parents[2]
+PACK_TOKENS = 96
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CONFIG = """\
+run = "unset"
+seed = 7
+[pack]
+max_seq_len = 96
+[model]
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 4
+num_key_value_heads = 2
+max_position_embeddings = 256
+[train]
+steps = 12
+batch = 5
+micro_batch = 2
+lr = 5e-3
+warmup_steps = 2
+dtype = "float32"
+eval_every = 4
+checkpoint_every = 4
+n_samples = 2
+max_new_tokens = 12
+export_unless_stopping = true
+"""
+
+
+def make_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([f"What is {a} and {b}? It is {a}." for a in NUMBERS for b in NUMBERS], trainer)
+    tokenizer.add_special_tokens(
+        [AddedToken(text, special=True) for text in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
+    )
+    return tokenizer
+
+
+def conversation(tokenizer: Tokenizer, rng: random.Random) -> tuple[list[int], list[int]]:
+    ids: list[int] = []
+    labels: list[int] = []
+    for _ in range(rng.randint(1, 3)):
+        a, b = rng.choice(NUMBERS), rng.choice(NUMBERS)
+        head = tokenizer.encode(f"<|im_start|>user\n{a} {b}<|im_end|>\n<|im_start|>assistant\n").ids
+        answer = tokenizer.encode(f"{b} {a}<|im_end|>").ids
+        tail = tokenizer.encode("\n").ids
+        ids += head + answer + tail
+        labels += [-100] * len(head) + answer + [-100] * len(tail)
+    return ids, labels
+
+
+def pack_rows(split: str, n_packs: int, tokenizer: Tokenizer, *, seed: int, weighted: bool) -> list[dict[str, object]]:
+    rng = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    line = 0
+    for _ in range(n_packs):
+        row: dict[str, list[object]] = {"ids": [], "input_ids": [], "labels": [], "seq_lengths": []}
+        limit = rng.choice((PACK_TOKENS, PACK_TOKENS // 2))
+        while True:
+            ids, labels = conversation(tokenizer, rng)
+            if row["ids"] and len(row["input_ids"]) + len(ids) > limit:
+                break
+            line += 1
+            row["ids"].append(f"{split}.jsonl:{line}")
+            row["input_ids"] += ids
+            row["labels"] += labels
+            row["seq_lengths"].append(len(ids))
+        trained = [label != -100 for label in row["labels"]]
+        # exact in float32, so that a sum of them is what a reader expects
+        weights = [rng.choice((0.25, 0.5, 2.0)) if is_trained else 0.0 for is_trained in trained]
+        rows.append(
+            row
+            | {
+                "split": split,
+                "loss_weights": weights if weighted else None,
+                "n_supervised": sum(trained),
+                "weight_sum": float(sum(weights) if weighted else sum(trained)),
+            }
+        )
+    return rows
+
+
+def write_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> FileRecord:
+    target = stage / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(list(rows), schema=PACKED)
+    with pa.ipc.new_file(str(target), PACKED) as writer:
+        writer.write_table(table, max_chunksize=4)
+    data = target.read_bytes()
+    return FileRecord(path=path, rows=len(rows), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def write_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: bool = False) -> Path:
+    tokenizer = make_tokenizer()
+    home = run / "tokenizer"
+    home.mkdir(parents=True)
+    tokenizer.save(str(home / "tokenizer.json"))
+    stop, end = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
+    generation = {"bos_token_id": None, "pad_token_id": end, "eos_token_id": [stop, end]}
+    (home / "generation_config.json").write_bytes(msgspec.json.encode(generation))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
+    (home / "tokenizer_config.json").write_bytes(msgspec.json.encode(config))
+    (home / "chat_template.jinja").write_text(TEMPLATE)
+    stage = run / "pack"
+    train = pack_rows("train", n_train, tokenizer, seed=1, weighted=weighted)
+    validation = pack_rows("validation", n_validation, tokenizer, seed=2, weighted=weighted)
+    files = (
+        write_shard(stage, "kept/train/00000.arrow", train[: n_train // 2]),
+        write_shard(stage, "kept/train/00001.arrow", train[n_train // 2 :]),
+        write_shard(stage, "kept/validation/00000.arrow", validation),
+    )
+    n = sum(len(row["ids"]) for row in (*train, *validation))  # type: ignore[arg-type]
+    shards = (ShardRecord(shard=0, key="k", rows_in=n, kept=n, dropped={}, files=files),)
+    manifest = Manifest(stage="pack", key="pack-key", libraries={}, totals=total(shards), shards=shards)
+    (stage / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    (run / "config.toml").write_text(CONFIG.replace("unset", str(run)))
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("template") / "run")
+
+
+@pytest.fixture
+def run(run_template: Path, tmp_path: Path) -> Path:
+    target = tmp_path / "run"
+    shutil.copytree(run_template, target)
+    (target / "config.toml").write_text(CONFIG.replace("unset", str(target)))
+    return target
+
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command(run: Path, *arguments: str, ranks: int = 1) -> list[str]:
+    launch = [sys.executable]
+    if ranks > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return [*launch, "-m", "trainer", str(run / "config.toml"), *arguments]
+
+
+def environment() -> dict[str, str]:
+    # one thread per process whatever the world, so that worlds of one size are bit-identical
+    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def train(run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(run, *arguments, ranks=ranks),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

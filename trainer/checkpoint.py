@@ -1,0 +1,195 @@
+"""Checkpoints: one directory per step, visible only when complete, believed only when its hashes are right.
+
+step-00000012/{model.safetensors, optimizer.safetensors, state.json}, and LATEST, which names the newest. No pickle.
+"""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from trainer.errors import ModelError, PlanMismatch
+from trainer.files import replace_file, replacing_directory, sweep
+from trainer.model import Decoder
+from trainer.stream import Cursor
+from trainer.weights import from_hugging_face, read_safetensors, to_hugging_face
+
+MOMENTS: Final = ("exp_avg", "exp_avg_sq")
+_NAME: Final = re.compile(r"step-(\d{8})")
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything but the tensors. Training draws no random numbers, so there is no random state to keep."""
+
+    cursor: Cursor
+    n_steps: int
+    """Steps done since the beginning."""
+    plan: dict[str, Any]
+    """What must be equal for the same steps to follow: see trainer.plan."""
+    tokens: int = 0
+    supervised: int = 0
+    seconds: float = 0.0
+    loss_sum: float = 0.0
+    """Loss since the last line of metrics.jsonl, summed over its tokens and all ranks."""
+    weight_sum: float = 0.0
+    """Weight of those tokens."""
+    val_loss: float | None = None
+    """Last validation loss."""
+    first_val_loss: float | None = None
+    """Validation loss before the first step."""
+    files: dict[str, str] = {}
+    """sha256 of the files beside this one."""
+
+
+class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
+    """A state and the hash of its own bytes."""
+
+    sha256: str
+    state: msgspec.Raw
+
+
+def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
+    """Write a checkpoint, name it in LATEST, remove all but the newest `keep`; return its path."""
+    path = directory / f"step-{state.n_steps:08d}"
+    with replacing_directory(path) as temporary:
+        save_file(_weights(model), temporary / "model.safetensors", metadata={"format": "pt"})
+        save_file(_moments(model, optimizer), temporary / "optimizer.safetensors", metadata={"format": "pt"})
+        hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
+        body = msgspec.json.encode(msgspec.structs.replace(state, files=hashes))
+        sealed = _Sealed(sha256=hashlib.sha256(body).hexdigest(), state=msgspec.Raw(body))
+        (temporary / "state.json").write_bytes(msgspec.json.encode(sealed))
+    replace_file(directory / "LATEST", f"{path.name}\n".encode())
+    for old in _newest_first(directory)[keep:]:
+        shutil.rmtree(old)
+    return path
+
+
+def find(directory: Path, say: Callable[[str], None]) -> Path | None:
+    """Return the newest checkpoint that is whole, LATEST's first; tell `say` of every one that is not."""
+    if not directory.is_dir():
+        return None
+    sweep(directory)
+    candidates = _newest_first(directory)
+    latest = directory / "LATEST"
+    named = directory / latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else None
+    candidates.sort(key=lambda path: path != named)
+    for path in candidates:
+        problem = _problem(path)
+        if problem is None:
+            return path
+        say(f"{path}: {problem}; trying the checkpoint before it")
+    return None
+
+
+def at_step(directory: Path, n_steps: int) -> Path:
+    """Return where the checkpoint after `n_steps` steps lies."""
+    return directory / f"step-{n_steps:08d}"
+
+
+def step_of(path: Path) -> int:
+    """Return the number of steps in a checkpoint's name."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        raise ValueError(f"{path} is no checkpoint")
+    return int(match[1])
+
+
+def read_state(path: Path) -> State:
+    """Return the state in a checkpoint. Raises ModelError when its bytes are not those that were written."""
+    file = path / "state.json"
+    try:
+        sealed = msgspec.json.decode(file.read_bytes(), type=_Sealed)
+        if hashlib.sha256(bytes(sealed.state)).hexdigest() != sealed.sha256:
+            raise ModelError(f"{file}: does not match its own hash")
+        return msgspec.json.decode(sealed.state, type=State)
+    except OSError as error:
+        raise ModelError(f"{file}: {error.strerror or error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{file}: {error}") from None
+
+
+def check_plan(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Raise PlanMismatch naming every value that differs between a checkpoint's plan and the current one."""
+    different = [
+        f"  {name}: {found.get(name)!r} in the checkpoint, {expected.get(name)!r} now"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if different:
+        raise PlanMismatch(
+            f"{path} was trained with another plan, so continuing it would be neither run:\n"
+            + "\n".join(different)
+            + "\nRestore the old values to continue, or start over with --fresh (it removes the old checkpoints)."
+        )
+
+
+def restore(path: Path, state: State, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
+    """Put the weights and moments of a checkpoint into `model` and `optimizer`, bit for bit."""
+    where, architecture = str(path), model.architecture
+    parameters = dict(model.named_parameters())
+    names = list(parameters)
+    weights = from_hugging_face(read_safetensors(path / "model.safetensors"), architecture, names, where=where)
+    stored = read_safetensors(path / "optimizer.safetensors")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+            optimizer.state[parameter]["step"] = torch.tensor(
+                float(state.n_steps), dtype=torch.float32, device=parameter.device
+            )
+    for moment in MOMENTS:
+        part = {
+            name.removeprefix(f"{moment}."): tensor for name, tensor in stored.items() if name.startswith(f"{moment}.")
+        }
+        for name, tensor in from_hugging_face(part, architecture, names, where=f"{where}: {moment}").items():
+            parameter = parameters[name]
+            optimizer.state[parameter][moment] = tensor.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def _weights(model: Decoder) -> dict[str, Tensor]:
+    parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
+    return to_hugging_face(parameters, model.architecture)
+
+
+def _moments(model: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for moment in MOMENTS:
+        own = {
+            name: optimizer.state[parameter][moment].cpu()
+            if moment in optimizer.state[parameter]
+            else torch.zeros_like(parameter, device="cpu")
+            for name, parameter in model.named_parameters()
+        }
+        tensors |= {f"{moment}.{name}": tensor for name, tensor in to_hugging_face(own, model.architecture).items()}
+    return tensors
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(found, key=lambda path: path.name, reverse=True)
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        state = read_state(path)
+    except ModelError as error:
+        return f"torn or corrupt checkpoint ({error})"
+    for name, expected in state.files.items():
+        try:
+            got = _sha256(path / name)
+        except OSError as error:
+            return f"torn checkpoint ({name}: {error.strerror or error})"
+        if got != expected:
+            return f"corrupt checkpoint ({name}: sha256 is {got}, state.json says {expected})"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""What a person sees while a model trains: a live line on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+QUIET_SECONDS = 5.0
+"""Without a terminal, a line at most this often, so that a log stays readable."""
+
+
+def printable(text: str) -> str:
+    """Return `text` with every character escaped that could move the cursor, colour or reverse what is shown."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class Reporter:
+    """Speaks for rank 0; every other rank's is silent."""
+
+    def __init__(self, *, is_silent: bool) -> None:
+        self._console = Console(quiet=is_silent, highlight=False, soft_wrap=True)
+        self._is_silent = is_silent
+        self._progress: Progress | None = None
+        self._last_line = 0.0
+
+    def say(self, text: str) -> None:
+        """Print lines, above the live one if there is one."""
+        self._console.print(Text(printable(text)))
+
+    def start(self, *, done: int, total: int) -> None:
+        """Open the live line at `done` of `total` steps."""
+        if self._is_silent or not self._console.is_terminal:
+            return
+        self._progress = Progress(
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(24),
+            TextColumn("{task.description}"),
+            _Eta(),
+            console=self._console,
+            transient=True,
+        )
+        self._progress.start()
+        self._progress.add_task("", total=total, completed=done)
+
+    def show(
+        self, step: int, total: int, *, loss: float | None, val_loss: float | None, speed: float | None, must: bool
+    ) -> None:
+        """Tell how step `step` went; `must` prints it even to a log that has just had a line."""
+        parts = [f"loss {loss:.4f}"] if loss is not None else []
+        parts += [f"validation {val_loss:.4f}"] if val_loss is not None else []
+        parts += [f"{speed:,.0f} tok/s"] if speed is not None else []
+        text = "  ".join(parts)
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=step, description=text)
+            return
+        now = time.monotonic()
+        if must or now - self._last_line >= QUIET_SECONDS:
+            self._last_line = now
+            self.say(f"step {step}/{total}  {text}")
+
+    def stop(self) -> None:
+        """Close the live line."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+class _Eta(ProgressColumn):
+    """Time that remains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._remaining = TimeRemainingColumn(compact=True)
+
+    def render(self, task: Task) -> Text:
+        """Return the column's text."""
+        return Text("ETA ") + self._remaining.render(task)

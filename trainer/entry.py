@@ -1,0 +1,96 @@
+"""The command line of the trainer. torch is imported only once the arguments and the config are known to be good."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.settings import ConfigError
+from trainer.errors import Elsewhere, TrainError
+from trainer.job import Job, read_job
+from trainer.signals import Stop, catching
+
+EXAMPLES = """\
+examples:
+  python -m trainer                                    the quick start, on this machine's CPU or GPU
+  python -m trainer configs/sft.toml --dry-run         what it would do: parameters, steps, tokens
+  python -m trainer configs/sft.toml --set train.lr=1e-4 --set train.steps=500
+  torchrun --nproc-per-node 2 -m trainer configs/sft.toml
+
+Stopped runs continue by themselves: give the same command again. Ctrl-C stops at the end of the current step
+and prints that command. Results: RUN/train/{metrics.jsonl, samples.jsonl, checkpoints/, export/}.
+exit codes: 0 done, or stopped on request; 2 the command or config must change; 3 the data is missing or unusable
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the trainer and return its exit code."""
+    options = _parser().parse_args(arguments)
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    is_first = os.environ.get("RANK", "0") == "0"
+    try:
+        job = read_job(options.config, run=options.run, overrides=options.overrides, world_size=world_size)
+        with catching(may_insist=world_size == 1) as stop:
+            return _run(job, stop, fresh=options.fresh, dry_run=options.dry_run)
+    except ConfigError as error:
+        if is_first:
+            _complain(str(error))
+        return 2
+    except Elsewhere as error:
+        return error.exit_code
+    except TrainError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _complain("interrupted; the newest checkpoint is kept, give the same command to continue")
+        return 130
+
+
+def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> int:
+    from trainer.console import Reporter
+    from trainer.loop import fit
+    from trainer.world import joined
+
+    with joined() as world:
+        reporter = Reporter(is_silent=not world.is_first)
+        if dry_run:
+            from trainer.preview import preview
+
+            reporter.say(preview(job, world))
+        else:
+            fit(job, world, reporter, stop, fresh=fresh)
+    return 0
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"error: {text}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m trainer",
+        description="Fine-tune a model on the packed shards of a run that `make data` has finished.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        type=Path,
+        default=Path("configs/tiny.toml"),
+        help="TOML file; [model] says what is trained, [train] how, `run` where the data is (default: %(default)s)",
+    )
+    parser.add_argument("--run", metavar="DIR", type=Path, help="run directory, instead of the config's `run`")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="change one value of the config, for example train.lr=1e-4; may be given many times",
+    )
+    parser.add_argument("--fresh", action="store_true", help="remove RUN/train and start from the first step")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+    return parser

@@ -1,0 +1,97 @@
+"""The arithmetic of one optimizer step and of one validation pass, on one rank."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from schemas.training import Train
+from trainer.model import Batch, Decoder
+from trainer.packs import Packs
+from trainer.stream import costs, deal, micro_batches
+from trainer.world import World
+
+Read = Callable[[Sequence[int]], Batch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Where and in which arithmetic matrices are multiplied."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+    def autocast(self) -> torch.autocast:
+        """Return a context in which products run in this dtype; weights and sums stay float32."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype == torch.bfloat16)
+
+
+def choose_precision(train: Train, world: World) -> Precision:
+    """Return the arithmetic that `train` asks for; auto takes bfloat16 where every rank's hardware multiplies it."""
+    if train.dtype == "auto":
+        lacking = world.max(0.0 if _has_bfloat16(world.device) else 1.0)[0]
+        dtype = torch.float32 if lacking else torch.bfloat16
+    else:
+        dtype = torch.float32 if train.dtype == "float32" else torch.bfloat16
+    return Precision(device=world.device, dtype=dtype)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    abilities = torch.cpu.get_capabilities()
+    return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+
+
+def accumulate(
+    network: Decoder | DistributedDataParallel,
+    groups: Sequence[Sequence[int]],
+    read: Read,
+    *,
+    scale: float,
+    precision: Precision,
+) -> list[Tensor]:
+    """Add the gradient of scale × loss of each group of packs to the parameters; return the unscaled losses.
+
+    `scale` is world / N, N being the weight of the whole step's targets over all ranks and groups, for the reduction
+    divides by world. Ranks meet once, in the last group's backward pass, however many groups each has.
+    """
+    losses: list[Tensor] = []
+    for i, group in enumerate(groups):
+        batch = read(group).to(precision.device)
+        is_last = i == len(groups) - 1
+        meeting = (
+            network.no_sync()
+            if isinstance(network, DistributedDataParallel) and not is_last
+            else contextlib.nullcontext()
+        )
+        with meeting:
+            with precision.autocast():
+                loss = network(batch)
+            (loss * scale).backward()
+        losses.append(loss.detach().double())
+    return losses
+
+
+@torch.no_grad()
+def validation_loss(
+    model: Decoder, packs: Packs, world: World, *, micro_batch: int, precision: Precision
+) -> float | None:
+    """Return the weighted mean cross-entropy over all trained tokens of `packs`, the same on all ranks.
+
+    None when there is nothing to validate on.
+    """
+    weight = float(packs.weights.sum())
+    if weight == 0:
+        return None
+    cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
+    hand = deal(range(len(packs)), cost, world.size)[world.rank]
+    total = torch.zeros((), dtype=torch.float64, device=precision.device)
+    for group in micro_batches(hand, micro_batch):
+        batch = packs.read(group, vocab_size=model.architecture.vocab_size).to(precision.device)
+        with precision.autocast():
+            total += model(batch)
+    return world.sum(float(total))[0] / weight
