@@ -21,7 +21,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         try:
             cast = column.cast(expected.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise SchemaError(f"column {expected.name}: expected {expected.type}, got {column.type}: {error}") from error
+            raise SchemaError(
+                f"column {expected.name}: expected {expected.type}, got {column.type}: {error}"
+            ) from error
         if cast.null_count and not expected.nullable:
             raise SchemaError(f"column {expected.name}: {cast.null_count} null value(s), none may be")
         columns.append(cast)

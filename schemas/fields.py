@@ -5,9 +5,7 @@ from typing import Final
 import pyarrow as pa
 
 
-def field(
-    name: str, kind: pa.DataType, doc: str, *, unit: str | None = None, nullable: bool = False
-) -> pa.Field:
+def field(name: str, kind: pa.DataType, doc: str, *, unit: str | None = None, nullable: bool = False) -> pa.Field:
     """Return an Arrow field that carries its documentation as metadata."""
     metadata = {"doc": doc} | ({"unit": unit} if unit else {})
     return pa.field(name, kind, nullable=nullable, metadata=metadata)
@@ -60,10 +58,14 @@ SHINGLES: Final = field("shingles", pa.list_(pa.uint32()), "distinct shingle has
 MINHASH: Final = field("minhash", pa.list_(pa.uint32()), "MinHash values, as datasketch's scheme affine32 has them")
 
 CLUSTER: Final = field("cluster", pa.string(), "name of the cluster, made from its keeper's text")
-KEEPER: Final = field("keeper", pa.string(), "id of the row kept in this one's place; null for a survivor", nullable=True)
+KEEPER: Final = field(
+    "keeper", pa.string(), "id of the row kept in this one's place; null for a survivor", nullable=True
+)
 SIMILARITY: Final = field("similarity", pa.float64(), "exact Jaccard similarity with the keeper", nullable=True)
 IS_EXACT: Final = field("is_exact", pa.bool_(), "normalised text equal to the keeper's")
-N_DUPLICATES: Final = field("n_duplicates", pa.int32(), "rows that this survivor stands for, itself included", unit="row")
+N_DUPLICATES: Final = field(
+    "n_duplicates", pa.int32(), "rows that this survivor stands for, itself included", unit="row"
+)
 SPLIT: Final = field("split", pa.string(), "train or validation, decided by cluster")
 
 TEXT: Final = field("text", pa.string(), "the conversation as the chat template writes it")

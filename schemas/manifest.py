@@ -1,11 +1,15 @@
 """What a stage says of its own output: written last, so that its presence is the proof of completion."""
 
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 FORMAT: Final = 1
 """Version of the layout of a run directory; part of every key."""
+
+STAGES: Final = ("ingest", "length", "signatures", "clusters", "dedup", "render", "tokenize", "mask", "pack")
+"""Names of the stages in order, for those who read a run without running anything."""
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,3 +80,17 @@ def total(shards: tuple[ShardRecord, ...]) -> Totals:
         tokens=sum(shard.tokens for shard in shards),
         supervised=sum(shard.supervised for shard in shards),
     )
+
+
+def read_manifest(run: Path, stage: str) -> Manifest | None:
+    """Return the manifest of a finished stage, or None."""
+    try:
+        return msgspec.json.decode((run / stage / "manifest.json").read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return None
+
+
+def read_manifests(run: Path) -> dict[str, Manifest]:
+    """Return the manifests of all finished stages of a run, in order."""
+    found = {stage: read_manifest(run, stage) for stage in STAGES}
+    return {stage: manifest for stage, manifest in found.items() if manifest is not None}

@@ -38,7 +38,9 @@ def apply_overrides(document: Document, assignments: Iterable[str]) -> Document:
         dotted, equals, text = assignment.partition("=")
         names = [name.strip() for name in dotted.split(".")]
         if not equals or len(names) > 2 or not all(names):
-            raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE or SECTION.KEY=VALUE, e.g. --set length.min_chars=20")
+            raise ConfigError(
+                f"--set {assignment!r}: expected KEY=VALUE or SECTION.KEY=VALUE, e.g. --set length.min_chars=20"
+            )
         target = changed if len(names) == 1 else changed.setdefault(names[0], {})
         if not isinstance(target, dict):
             raise ConfigError(f"--set {assignment!r}: {names[0]} is a value, not a section")

@@ -19,9 +19,7 @@ CLUSTERED: Final = pa.schema([f.ID, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.IS_EXAC
 DISTINCT: Final = pa.schema([*MEASURED, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.N_DUPLICATES, f.SPLIT])
 RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS])
 TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS])
-LABELLED: Final = pa.schema(
-    [f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED]
-)
+LABELLED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED])
 PACKED: Final = pa.schema(
     [f.IDS, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.SEQ_LENGTHS, f.N_SUPERVISED, f.WEIGHT_SUM]
 )

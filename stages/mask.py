@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.errors import GateError
 from schemas.reasons import DropReason
 from schemas.spans import SpanClass
 from stages import arrow
@@ -33,7 +34,7 @@ PRESETS: Final[dict[str, Table]] = {
 """Role, then class, to weight; "*" stands for any, and what is not named has weight 0."""
 
 
-class MaskError(ValueError):
+class MaskError(GateError):
     """The mask would break its contract; the text names rows and says what to do."""
 
 

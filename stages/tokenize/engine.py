@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schemas.assets import Vocabulary
+from schemas.errors import GateError
 
 PROBES: Final = (
     "",
@@ -36,7 +37,7 @@ PROBES: Final = (
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class TokenizerError(ValueError):
+class TokenizerError(GateError):
     """The tokenizer cannot be used; the text says why and what to do."""
 
 

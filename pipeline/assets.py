@@ -1,0 +1,160 @@
+"""Tokenizer and chat template, found on disk or on the hub, and from then on values."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline.config import Config
+from pipeline.files import write_if_changed
+from schemas.assets import Template, Vocabulary
+from schemas.settings import ConfigError, suggest
+from stages.render import Render, probe
+from stages.render.builtin import load as load_builtin
+from stages.render.builtin import names as builtin_names
+from stages.tokenize import Tokenize
+
+_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Assets:
+    """What enters the stages from outside, and what a trainer will need beside the shards."""
+
+    template: Template
+    vocabulary: Vocabulary
+    tokenizer_config: dict[str, Any]
+    generation_config: dict[str, Any]
+
+    @property
+    def by_name(self) -> dict[str, msgspec.Struct]:
+        """Return the assets by the names that stages ask for."""
+        return {"template": self.template, "vocabulary": self.vocabulary}
+
+
+def load_assets(config: Config) -> Assets:
+    """Load the tokenizer and the template that `config` names.
+
+    Raises ConfigError, naming the path tried and what to do, when one is missing or unusable, and GateError when the
+    template's handling of the assistant's text cannot be followed.
+    """
+    tokenize, render = config.sections["tokenize"], config.sections["render"]
+    assert isinstance(tokenize, Tokenize)
+    assert isinstance(render, Render)
+    files = _tokenizer_files(tokenize.tokenizer)
+    tokenizer_json = files["tokenizer.json"].read_bytes()
+    try:
+        settings = json.loads(tokenizer_json)
+    except ValueError as error:
+        raise ConfigError(f"{files['tokenizer.json']}: not valid JSON: {error}") from None
+    beside = _json(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
+    added = {str(token["content"]): token for token in settings.get("added_tokens") or []}
+    special = tuple(text for text, token in added.items() if token.get("special"))
+    name, source = _template_source(render.template, files, beside)
+    variables = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
+    template = Template(name=name, source=source, variables=variables, control_tokens=special)
+    vocabulary = Vocabulary(
+        tokenizer_json=tokenizer_json,
+        control_tokens=tuple(sorted(text for text in added if text in source and text.strip())),
+        bos_token=variables.get("bos_token"),
+        eos_token=variables.get("eos_token"),
+        pad_token=variables.get("pad_token"),
+    )
+    probed = probe(template, render)
+    ids = {text: int(token["id"]) for text, token in added.items()}
+    base = settings.get("model", {}).get("vocab", {})
+    if isinstance(base, dict):
+        ids = {**base, **ids}
+    stops = [ids[text] for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text in ids]
+    generation = {
+        "bos_token_id": ids.get(variables.get("bos_token", "")),
+        "eos_token_id": stops,
+        "pad_token_id": ids.get(variables.get("pad_token", "")),
+    }
+    return Assets(template, vocabulary, beside, {key: value for key, value in generation.items() if value is not None})
+
+
+def write_tokenizer(directory: Path, assets: Assets) -> None:
+    """Write tokenizer, template and stop ids into `directory` as Hugging Face lays them out."""
+    settings = {key: value for key, value in assets.tokenizer_config.items() if key != "chat_template"}
+    write_if_changed(directory / "tokenizer.json", assets.vocabulary.tokenizer_json)
+    write_if_changed(directory / "tokenizer_config.json", _dump(settings))
+    write_if_changed(directory / "chat_template.jinja", assets.template.source.encode())
+    write_if_changed(directory / "generation_config.json", _dump(assets.generation_config))
+
+
+def _tokenizer_files(given: str) -> dict[str, Path]:
+    path = Path(given)
+    if path.is_file():
+        directory, main = path.parent, path
+    elif path.is_dir():
+        directory, main = path, path / "tokenizer.json"
+        if not main.is_file():
+            raise ConfigError(f"[tokenize] tokenizer = {given!r}: the directory holds no tokenizer.json")
+    else:
+        directory = _from_hub(given)
+        main = directory / "tokenizer.json"
+    names = ("tokenizer_config.json", "chat_template.jinja")
+    return {"tokenizer.json": main} | {name: directory / name for name in names if (directory / name).is_file()}
+
+
+def _from_hub(name: str) -> Path:
+    if name.count("/") > 1 or name.startswith((".", "/")):
+        raise ConfigError(f"[tokenize] tokenizer = {name!r}: no such file or directory")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    try:
+        directory = Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # noqa: BLE001 - offline, unknown name, no access: the remedy is the same
+        raise ConfigError(
+            f"[tokenize] tokenizer = {name!r}: no such directory or file, and not found on the Hugging Face hub "
+            f"({type(error).__name__}). Give the path of a directory with tokenizer.json"
+        ) from None
+    if not (directory / "tokenizer.json").is_file():
+        raise ConfigError(f"[tokenize] tokenizer = {name!r}: that repository has no tokenizer.json")
+    return directory
+
+
+def _template_source(choice: str, files: dict[str, Path], beside: dict[str, Any]) -> tuple[str, str]:
+    if choice == "tokenizer":
+        if "chat_template.jinja" in files:
+            return "chat_template.jinja", files["chat_template.jinja"].read_text(encoding="utf-8")
+        template = beside.get("chat_template")
+        if isinstance(template, list):
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        if isinstance(template, str):
+            return "tokenizer_config.json", template
+        raise ConfigError(
+            f"[render] template = 'tokenizer': there is no chat template beside {files['tokenizer.json']} "
+            f"(chat_template.jinja, or chat_template in tokenizer_config.json); built-in ones: {', '.join(builtin_names())}"
+        )
+    if choice in builtin_names():
+        return choice, load_builtin(choice)
+    path = Path(choice)
+    if path.is_file():
+        return path.name, path.read_text(encoding="utf-8")
+    raise ConfigError(
+        f"[render] template = {choice!r}: no such built-in and no such file; {suggest(choice, builtin_names())}"
+    )
+
+
+def _token_text(value: Any) -> str:
+    return str(value["content"]) if isinstance(value, dict) else str(value)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected a JSON object")
+    return value
+
+
+def _dump(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,66 @@
+"""The dataset card: makes a run directory a data set that `datasets.load_dataset` opens, and says what is in it."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import Config
+from pipeline.graph import GRAPH, Stage
+from schemas.manifest import Manifest
+
+
+def dataset_card(config: Config, manifests: dict[str, Manifest]) -> str:
+    """Return the text of the run's README.md: one configuration per stage, the packs by default, and the funnel."""
+    stages = [stage for stage in GRAPH if stage.name in manifests]
+    lines = ["---", "configs:"]
+    for stage in reversed(stages):
+        lines += _config(stage, manifests[stage.name], is_default=stage is stages[-1])
+    lines += ["---", "", "# Training shards made by Chatloom", ""]
+    lines += [f"Inputs: {', '.join(f'`{given}`' for given in config.source.inputs)}", ""]
+    lines += ["| stage | conversations in | kept | dropped | tokens kept |", "|---|--:|--:|---|--:|"]
+    for stage in stages:
+        totals = manifests[stage.name].totals
+        dropped = ", ".join(f"{reason} {n:,}" for reason, n in totals.dropped.items()) or "-"
+        tokens = f"{totals.tokens:,}" if totals.tokens else ""
+        lines.append(f"| {stage.name} | {totals.rows_in:,} | {totals.kept:,} | {dropped} | {tokens} |")
+    lines += [
+        "",
+        "```python",
+        "import polars as pl",
+        f'pl.scan_ipc("{config.run}/mask/kept/*.arrow").select("id", "n_tokens", "n_supervised").collect()',
+        "",
+        "from datasets import load_dataset",
+        f'load_dataset("{config.run}")          # packs',
+        f'load_dataset("{config.run}", "mask")  # any stage',
+        "```",
+        "",
+    ]
+    last = manifests[stages[-1].name]
+    lines += [f"The last stage's key is `{last.key}`: the same key means the same bytes.", ""]
+    lines += _columns(stages[-1])
+    return "\n".join(lines)
+
+
+def _config(stage: Stage, manifest: Manifest, *, is_default: bool) -> list[str]:
+    splits: dict[str, str] = {}
+    for shard in manifest.shards:
+        for file in shard.kept_files():
+            part = file.path.split("/")[1]
+            splits["train" if part.endswith(".arrow") else part] = file.path.rpartition("/")[0]
+    files = ", ".join(
+        f"{{split: {split}, path: {stage.name}/{path}/*.arrow}}" for split, path in sorted(splits.items())
+    )
+    default = ["  default: true"] if is_default else []
+    return [f"- config_name: {stage.name}", *default, f"  data_files: [{files}]"]
+
+
+def _columns(stage: Stage) -> list[str]:
+    rows = [f"## Columns of {stage.name}", "", "| column | type | meaning |", "|---|---|---|"]
+    for column in stage.writes:
+        metadata: dict[bytes, Any] = column.metadata or {}
+        rows.append(f"| `{column.name}` | {_kind(column.type)} | {metadata.get(b'doc', b'').decode()} |")
+    return [*rows, ""]
+
+
+def _kind(kind: pa.DataType) -> str:
+    return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)

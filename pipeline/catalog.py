@@ -1,0 +1,72 @@
+"""The chunks of all inputs, found anew at each build; only unpacking a compressed file twice is avoided."""
+
+from pathlib import Path
+
+import msgspec
+
+from pipeline.files import write_if_changed
+from pipeline.keys import digest
+from pipeline.plan import Task
+from pipeline.source import Chunk, Source, expand, scan
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    key: str
+    chunks: tuple[Chunk, ...]
+
+
+class Catalog:
+    """Which chunks the inputs consist of. Keeps source.json in the run directory, and unpacked files while needed."""
+
+    def __init__(self, root: Path, config: Source) -> None:
+        self._config = config
+        self._index = root / "source.json"
+        self._spool = root / ".spool"
+        self.paths = expand(config.inputs)
+
+    def chunks(self) -> list[Chunk]:
+        """Return all chunks in order, each with the digest of its bytes as they are now.
+
+        A compressed file is unpacked again only if its own bytes have changed. Raises SourceError.
+        """
+        packed = self._load()
+        known: dict[str, _Packed] = {}
+        chunks: list[Chunk] = []
+        for path in self.paths:
+            if path.endswith(".gz"):
+                key = self._packed_key(path)
+                entry = packed.get(path)
+                if entry is None or entry.key != key:
+                    entry = _Packed(key, tuple(scan(path, self._config, self._spool)))
+                known[path] = entry
+                chunks += entry.chunks
+            else:
+                chunks += scan(path, self._config, self._spool)
+        write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
+        return chunks
+
+    def unpack_for(self, tasks: list[Task]) -> None:
+        """Make sure that the bytes of every chunk in `tasks` can be read."""
+        needed = {task.chunk.path for task in tasks if task.chunk.spool and not Path(task.chunk.spool).exists()}
+        for path in sorted(needed):
+            scan(path, self._config, self._spool)
+
+    def clean(self) -> None:
+        """Remove unpacked files."""
+        if self._spool.is_dir():
+            for path in self._spool.iterdir():
+                path.unlink()
+            self._spool.rmdir()
+
+    def _load(self) -> dict[str, _Packed]:
+        try:
+            return msgspec.json.decode(self._index.read_bytes(), type=dict[str, _Packed])
+        except (FileNotFoundError, msgspec.DecodeError):
+            return {}
+
+    def _packed_key(self, path: str) -> str:
+        import hashlib
+
+        with Path(path).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(content, msgspec.json.encode(self._config), str(self._spool))

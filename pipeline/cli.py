@@ -1,0 +1,245 @@
+"""The command line: few verbs, each of which a newcomer understands from its --help.
+
+Heavy libraries are imported by the verb that needs them, so that --help answers at once.
+"""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from schemas.manifest import STAGES
+
+USER_ERROR, DATA_ERROR, IO_ERROR, LOCKED, DEFECT = 2, 3, 4, 75, 70
+DEFAULT_CONFIG: Final = "configs/tiny.toml"
+
+_EPILOG: Final = """\
+first steps:
+  chatloom data                        build shards from the bundled sample, with configs/tiny.toml
+  chatloom train                       fine-tune the small model on them
+  chatloom look runs/tiny mask         see which tokens are trained
+  chatloom funnel runs/tiny            see what was kept and dropped, and why
+  chatloom data --input 'my/*.jsonl' --run runs/mine     your own conversations
+
+exit codes: 0 done, 2 your input or settings, 3 the data breaks a promise, 4 disk, 75 the run is in use, 70 a bug"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    main_parser = argparse.ArgumentParser(
+        prog="chatloom",
+        description="Raw conversations in, packed and label-masked training shards out; and a trainer that reads them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    data = verbs.add_parser(
+        "data",
+        help="build training shards from conversations",
+        description="Build training shards: ingest, length filter, near-duplicate removal, chat template, tokens, label mask, "
+        "packs. Only what is not up to date is done; a build that was stopped goes on where it was.",
+    )
+    _add_config(data)
+    data.add_argument(
+        "--input", action="append", default=[], metavar="PATH", help="file, directory or glob; may be repeated"
+    )
+    data.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)")
+    data.add_argument(
+        "--until",
+        choices=STAGES,
+        default=STAGES[-1],
+        metavar="STAGE",
+        help="stop after this stage: " + ", ".join(STAGES),
+    )
+    data.add_argument("--fresh", action="store_true", help="forget what is built and build everything anew")
+
+    train = verbs.add_parser(
+        "train",
+        help="fine-tune a model on the shards",
+        description="Fine-tune on a run's packs. Goes on from the last checkpoint if there is one.",
+    )
+    _add_config(train)
+    train.add_argument(
+        "--gpus",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes on this machine, one per GPU (on CPU: per rank)",
+    )
+    train.add_argument("--fresh", action="store_true", help="start over instead of going on from the last checkpoint")
+    train.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+
+    look = verbs.add_parser(
+        "look",
+        help="show a row of any stage, readably",
+        description="Show one row of a stage: messages, text by who wrote it, tokens with the trained ones in colour, or why "
+        "a row was dropped.",
+    )
+    look.add_argument("run", metavar="RUN", help="run directory, e.g. runs/tiny")
+    look.add_argument("stage", choices=STAGES, metavar="STAGE", help=", ".join(STAGES))
+    which = look.add_mutually_exclusive_group()
+    which.add_argument("--row", type=int, default=0, metavar="N", help="which row, from 0 (default: 0)")
+    which.add_argument("--id", metavar="ID", help="the conversation with this id, e.g. data/sample/messages.jsonl:7")
+    look.add_argument("--dropped", action="store_true", help="look at what the stage dropped instead of what it kept")
+
+    funnel = verbs.add_parser(
+        "funnel",
+        help="show what each stage kept and dropped, and why",
+        description="Show conversations and tokens kept and dropped per stage and reason, from the manifests.",
+    )
+    funnel.add_argument("run", metavar="RUN", help="run directory, e.g. runs/tiny")
+    funnel.add_argument("--json", action="store_true", help="print JSON")
+    return main_parser
+
+
+def _add_config(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "config", nargs="?", default=DEFAULT_CONFIG, metavar="CONFIG", help=f"settings (default: {DEFAULT_CONFIG})"
+    )
+    verb.add_argument("--run", metavar="DIR", help="run directory (default: `run` in the config)")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, e.g. --set length.min_chars=20; may be repeated",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = parser().parse_args(arguments)
+    verb = {"data": _data, "train": _train, "look": _look, "funnel": _funnel}[options.verb]
+    try:
+        return verb(options)
+    except BrokenPipeError:  # `chatloom look ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the border to a person: each kind becomes a sentence and an exit code
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Print what a person needs to know of `error` and return the exit code; a defect of ours keeps its traceback."""
+    from schemas.errors import GateError
+    from schemas.settings import ConfigError
+
+    kind = type(error).__name__
+    if isinstance(error, ConfigError) or kind == "SourceError":
+        code = USER_ERROR
+    elif isinstance(error, GateError) or kind == "DamagedShardError":
+        code = DATA_ERROR
+    elif kind == "LockedError":
+        code = LOCKED
+    elif isinstance(error, OSError) or kind == "WorkerDiedError":
+        code = IO_ERROR
+    else:
+        print(f"chatloom: this is a defect of Chatloom, please report it: {kind}: {error}", file=sys.stderr)  # noqa: T201
+        raise error
+    print(f"chatloom: error: {error}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _data(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    from pipeline.config import load_config
+    from pipeline.run import build
+    from pipeline.terminal import TerminalProgress
+
+    config = load_config(Path(options.config), assignments=options.set, inputs=options.input, run=options.run)
+    console = Console(highlight=False)
+    progress = TerminalProgress(console)
+    console.print(f"chatloom data {options.config} -> {config.run}", markup=False, soft_wrap=True)
+    workers = options.workers or len(os.sched_getaffinity(0))
+    try:
+        built = build(config, workers=workers, until=options.until, fresh=options.fresh, progress=progress)
+    except KeyboardInterrupt:
+        progress.close()
+        again = shlex.join(["chatloom", *(a for a in sys.argv[1:] if a != "--fresh")])
+        console.print(f"stopped; what is built is kept. Go on with:\n{again}", markup=False, soft_wrap=True)
+        return 130
+    finally:
+        progress.close()
+    last = built.manifests[options.until]
+    if built.was_fresh:
+        console.print(
+            f"everything is up to date: {len(built.manifests)} stages, {built.n_shards} shard(s)", markup=False
+        )
+    else:
+        console.print(_summary(config.run, last), markup=False, soft_wrap=True)
+    return 0
+
+
+def _summary(run: str, last: Any) -> str:
+    if last.stage != STAGES[-1]:
+        return f"done up to {last.stage}: {last.totals.kept:,} conversations. Look: chatloom look {run} {last.stage}"
+    packs = sum(file.rows for shard in last.shards for file in shard.kept_files())
+    return (
+        f"done: {last.totals.kept:,} conversations, {last.totals.tokens:,} tokens in {packs:,} packs. "
+        f"Look: chatloom look {run} mask. Next: chatloom train"
+    )
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _train(options: argparse.Namespace) -> int:
+    # The trainer is a program of its own: it only reads what a build left on disk.
+    command = [sys.executable, "-m"]
+    if options.gpus > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", "-m"]
+    command += ["trainer", options.config]
+    command += ["--run", options.run] if options.run else []
+    for assignment in options.set:
+        command += ["--set", assignment]
+    command += [flag for flag, on in (("--fresh", options.fresh), ("--dry-run", options.dry_run)) if on]
+    os.execv(sys.executable, command)  # noqa: S606 - signals, exit code and terminal are then the trainer's own
+
+
+def _look(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from pipeline.look import look
+
+    console = Console(highlight=False)
+    for part in look(Path(options.run), options.stage, row=options.row, id=options.id, dropped=options.dropped):
+        console.print(part, soft_wrap=True)
+    return 0
+
+
+def _funnel(options: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+
+    from pipeline.funnel import as_json, as_table
+    from schemas.manifest import read_manifests
+    from schemas.settings import ConfigError
+
+    manifests = read_manifests(Path(options.run))
+    if not manifests:
+        raise ConfigError(f"{options.run}: no finished stage here; build one with `chatloom data --run {options.run}`")
+    if options.json:
+        print(json.dumps(as_json(manifests), indent=2))  # noqa: T201 - this is the output
+    else:
+        Console(highlight=False).print(as_table(manifests))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""The settings of one run: a TOML file states what differs from the defaults, and nothing unknown passes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import tomli_w
+
+from pipeline.graph import CONFIGS
+from pipeline.source import Source
+from schemas.settings import ConfigError, Document, apply_overrides, check_names, decode_section, read_toml
+from schemas.training import Model, Train
+
+SECTIONS: Final[dict[str, Any]] = {"source": Source, **CONFIGS, "model": Model, "train": Train}
+SEEDED: Final = ("dedup",)
+"""Sections whose `seed` is the run's unless they state their own."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole config, every value decided."""
+
+    run: str
+    """The run directory."""
+    seed: int
+    """Seed of every random choice: the split, the order of training, the initial weights."""
+    sections: dict[str, Any]
+    """Section name to its frozen struct."""
+
+    @property
+    def source(self) -> Source:
+        """Return the section [source]."""
+        section = self.sections["source"]
+        assert isinstance(section, Source)
+        return section
+
+    def to_toml(self) -> bytes:
+        """Return the config as TOML, defaults included; a value that is not set is left out."""
+        document: Document = {"run": self.run, "seed": self.seed}
+        for name, section in self.sections.items():
+            values: dict[str, Any] = msgspec.to_builtins(section)
+            document[name] = {key: value for key, value in values.items() if value is not None}
+        return tomli_w.dumps(document).encode()
+
+
+def load_config(
+    path: Path, *, assignments: Sequence[str] = (), inputs: Sequence[str] = (), run: str | None = None
+) -> Config:
+    """Return the config in `path`, with the command line's changes put in.
+
+    Raises ConfigError that names file, key, what was found, what was expected and the nearest valid name.
+    """
+    document = apply_overrides(read_toml(path), assignments)
+    if inputs:
+        document["source"] = {**document.get("source", {}), "inputs": list(inputs)}
+    if run is not None:
+        document["run"] = run
+    where = str(path)
+    check_names(document, ["run", "seed", *SECTIONS], where=where)
+    seed = document.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise ConfigError(f"{where}: seed = {seed!r}: expected a whole number >= 0")
+    name = document.get("run", f"runs/{path.stem}")
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{where}: run = {name!r}: expected the path of a directory, e.g. 'runs/{path.stem}'")
+    sections = {}
+    for section, kind in SECTIONS.items():
+        if section in SEEDED and isinstance(document.get(section, {}), dict):
+            document[section] = {"seed": seed} | document.get(section, {})
+        sections[section] = decode_section(document, section, kind, where=where)
+    return Config(run=name, seed=seed, sections=sections)

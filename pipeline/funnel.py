@@ -1,0 +1,47 @@
+"""The funnel: how many conversations and tokens each stage kept and dropped, and why; read from manifests alone."""
+
+from typing import Any
+
+from rich.table import Table
+
+from schemas.manifest import Manifest
+
+
+def as_json(manifests: dict[str, Manifest]) -> dict[str, Any]:
+    """Return {"stages": {name: {"in", "kept", "dropped", "tokens", "supervised"}}}."""
+    stages = {
+        name: {
+            "in": manifest.totals.rows_in,
+            "kept": manifest.totals.kept,
+            "dropped": manifest.totals.dropped,
+            "tokens": manifest.totals.tokens,
+            "supervised": manifest.totals.supervised,
+        }
+        for name, manifest in manifests.items()
+    }
+    return {"stages": stages}
+
+
+def as_table(manifests: dict[str, Manifest]) -> Table:
+    """Return the funnel for a person."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage")
+    for heading in ("in", "kept", "dropped", "tokens", "trained"):
+        table.add_column(heading, justify="right")
+    table.add_column("why dropped")
+    for name, manifest in manifests.items():
+        totals = manifest.totals
+        n_dropped = sum(totals.dropped.values())
+        reasons = ", ".join(
+            f"{reason} {n:,}" for reason, n in sorted(totals.dropped.items(), key=lambda pair: -pair[1])
+        )
+        table.add_row(
+            name,
+            f"{totals.rows_in:,}",
+            f"{totals.kept:,}",
+            f"{n_dropped:,}" if n_dropped else "-",
+            f"{totals.tokens:,}" if totals.tokens else "",
+            f"{totals.supervised / totals.tokens:.1%}" if totals.supervised else "",
+            reasons,
+        )
+    return table

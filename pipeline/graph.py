@@ -1,0 +1,116 @@
+"""The architecture on one screen: what each stage runs, reads and promises to write."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+
+from schemas import tables
+from stages.clusters import Clusters, cluster_rows
+from stages.dedup import Dedup, mark_duplicates
+from stages.ingest import Ingest, ingest_lines
+from stages.length import Length, mark_length
+from stages.mask import Mask, label_tokens
+from stages.pack import Pack, pack_conversations
+from stages.render import Render, render_conversations
+from stages.signatures import Signatures, sign_conversations
+from stages.tokenize import Tokenize, tokenize_conversations
+
+SOURCE: Final = "source"
+"""What the first stage reads: lines of the input files, see pipeline.source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One node of the graph: what to run, what it reads, what it promises."""
+
+    name: str
+    """Also its module, its directory, its section of the config and its test file."""
+    run: Callable[..., pl.DataFrame]
+    """run(frame, *sides, config, **assets) -> frame, pure; a row it drops has a `drop_reason`."""
+    config: type[msgspec.Struct]
+    reads: tuple[str, ...]
+    """reads[0] drives, shard by shard; of the others the same shard is read."""
+    writes: pa.Schema
+    evidence: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Columns that only dropped rows have."""
+    scope: Literal["shard", "corpus"] = "shard"
+    """corpus: the frame is every shard at once, and the result is cut at the same places again."""
+    assets: tuple[str, ...] = ()
+    """Outside files that enter by value, as keyword arguments."""
+    partition: str | None = None
+    """A column by whose values the kept rows are laid into directories."""
+
+
+GRAPH: Final = (
+    Stage(
+        name="ingest",
+        run=ingest_lines,
+        config=Ingest,
+        reads=(SOURCE,),
+        writes=tables.CONVERSATIONS,
+        evidence=tables.QUARANTINE,
+    ),
+    Stage(name="length", run=mark_length, config=Length, reads=("ingest",), writes=tables.MEASURED),
+    Stage(name="signatures", run=sign_conversations, config=Signatures, reads=("length",), writes=tables.SIGNED),
+    Stage(
+        name="clusters",
+        run=cluster_rows,
+        config=Clusters,
+        reads=("signatures",),
+        writes=tables.CLUSTERED,
+        scope="corpus",
+    ),
+    Stage(name="dedup", run=mark_duplicates, config=Dedup, reads=("length", "clusters"), writes=tables.DISTINCT),
+    Stage(
+        name="render",
+        run=render_conversations,
+        config=Render,
+        reads=("dedup",),
+        writes=tables.RENDERED,
+        evidence=tables.EXPLAINED,
+        assets=("template",),
+    ),
+    Stage(
+        name="tokenize",
+        run=tokenize_conversations,
+        config=Tokenize,
+        reads=("render",),
+        writes=tables.TOKENIZED,
+        evidence=tables.EXPLAINED,
+        assets=("vocabulary",),
+    ),
+    Stage(name="mask", run=label_tokens, config=Mask, reads=("tokenize",), writes=tables.LABELLED),
+    Stage(
+        name="pack",
+        run=pack_conversations,
+        config=Pack,
+        reads=("mask",),
+        writes=tables.PACKED,
+        evidence=tables.EXPLAINED,
+        partition="split",
+    ),
+)
+
+
+def phases(graph: tuple[Stage, ...] = GRAPH) -> list[tuple[Stage, ...]]:
+    """Return the graph as runs of stages that can be fused: shard stages together, each corpus stage alone."""
+    grouped: list[list[Stage]] = []
+    for stage in graph:
+        if grouped and stage.scope == "shard" and grouped[-1][-1].scope == "shard":
+            grouped[-1].append(stage)
+        else:
+            grouped.append([stage])
+    return [tuple(group) for group in grouped]
+
+
+def by_name(name: str) -> Stage:
+    """Return the stage called `name`. Raises KeyError."""
+    return {stage.name: stage for stage in GRAPH}[name]
+
+
+NAMES: Final[tuple[str, ...]] = tuple(stage.name for stage in GRAPH)
+CONFIGS: Final[dict[str, Any]] = {stage.name: stage.config for stage in GRAPH}

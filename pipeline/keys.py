@@ -1,0 +1,114 @@
+"""Content-addressed keys: two outputs with the same key have the same bytes, so a key is all that decides reuse."""
+
+import ast
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.graph import Stage
+from schemas.manifest import FORMAT
+
+_OURS: Final = ("stages", "schemas", "pipeline")
+_LIBRARIES: Final = frozenset(
+    {"polars", "pyarrow", "numpy", "numba", "msgspec", "jinja2", "tokenizers", "gigatoken", "datasketch"}
+)
+
+
+def digest(*parts: bytes | str) -> str:
+    """Return the sha256 of `parts`, each framed by its length."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(b"%d:" % len(data))
+        state.update(data)
+    return state.hexdigest()
+
+
+def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.Struct]) -> str:
+    """Return the key of everything that determines `stage` but its input: code, settings, schema, libraries, assets.
+
+    A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
+    """
+    module = "pipeline.source" if stage.reads[0] == "source" else None
+    modules = tuple(name for name in (stage.run.__module__, module) if name)
+    code, libraries = closure(modules)
+    return digest(
+        str(FORMAT),
+        stage.name,
+        *(f"{name}={source}" for name, source in code),
+        *(f"{name}=={version}" for name, version in libraries),
+        msgspec.json.encode(config, order="deterministic"),
+        stage.writes.serialize().to_pybytes(),
+        stage.evidence.serialize().to_pybytes(),
+        *(f"{name}={asset_digest(assets[name])}" for name in stage.assets),
+    )
+
+
+def shard_key(key: str, reads: list[str]) -> str:
+    """Return the key of one shard of a stage: the stage's, and the digests of what the shard reads."""
+    return digest(key, *reads)
+
+
+def asset_digest(asset: msgspec.Struct) -> str:
+    """Return the digest of an asset's whole value."""
+    return digest(msgspec.msgpack.encode(asset, order="deterministic"))
+
+
+@functools.lru_cache(maxsize=32)
+def closure(modules: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Return ((module, sha256), ...) of all our modules that `modules` import, and ((library, version), ...) they use.
+
+    Imports are read off the syntax tree, those inside functions included, and templates beside a module count as code.
+    """
+    seen: dict[str, str] = {}
+    libraries = {"pyarrow", "polars"}  # the writer and the frames themselves
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        path = _find(name)
+        if path is None:
+            continue
+        source = path.read_bytes()
+        seen[name] = digest(source)
+        for imported in _imports(name, source, is_package=path.name == "__init__.py"):
+            top = imported.partition(".")[0]
+            if top in _OURS and top != "pipeline":
+                waiting.append(imported)
+            elif top in _LIBRARIES:
+                libraries.add(top)
+    versions = {name: importlib.metadata.version(name) for name in libraries}
+    return tuple(sorted(seen.items())), tuple(sorted(versions.items()))
+
+
+def _imports(name: str, source: bytes, *, is_package: bool) -> list[str]:
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = name.split(".") if is_package else name.split(".")[:-1]
+                base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
+            # `from package import module` and `from module import name` look the same: what is no module is not found.
+            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return found
+
+
+@functools.cache
+def _find(name: str) -> Path | None:
+    top, *rest = name.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]).joinpath(*rest)
+    if path.is_dir() and (path / "__init__.py").is_file():
+        return path / "__init__.py"
+    return path.with_suffix(".py") if path.with_suffix(".py").is_file() else None

@@ -1,0 +1,174 @@
+"""The builder: finds what is stale, runs it phase by phase, and says what became of every conversation."""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.assets import Assets, load_assets, write_tokenizer
+from pipeline.card import dataset_card
+from pipeline.catalog import Catalog
+from pipeline.config import Config
+from pipeline.execute import Settings, Timing, run_corpus
+from pipeline.files import locked, write_if_changed
+from pipeline.graph import GRAPH, NAMES, Stage, phases
+from pipeline.keys import closure, stage_key
+from pipeline.plan import Task, corpus_key, fresh_records, manifest_key
+from pipeline.pool import run_tasks
+from pipeline.source import Chunk, SourceError
+from pipeline.store import Store
+from schemas.manifest import Manifest, ShardRecord
+
+
+class Progress:
+    """What a build tells its watcher; the default says nothing."""
+
+    def found(self, n_files: int, chunks: Sequence[Chunk]) -> None:
+        """Report the inputs."""
+
+    def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
+        """Report that a phase begins."""
+
+    def advanced(self, stages: Sequence[str], records: Sequence[ShardRecord]) -> None:
+        """Report that one shard has gone through a phase."""
+
+    def finished(self, manifest: Manifest, seconds: float | None) -> None:
+        """Report a complete stage; `seconds` of work over all workers, None if it was up to date."""
+
+
+@dataclass
+class Built:
+    """What a build did."""
+
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    timings: list[Timing] = field(default_factory=list)
+    n_shards: int = 0
+
+    @property
+    def was_fresh(self) -> bool:
+        """Return whether nothing had to be done."""
+        return not self.timings
+
+
+def build(
+    config: Config, *, workers: int = 1, until: str = NAMES[-1], fresh: bool = False, progress: Progress | None = None
+) -> Built:
+    """Bring the run directory up to date with its inputs and settings, up to stage `until`.
+
+    Killed at any moment, the next build goes on and ends with the same bytes. Raises ConfigError, SourceError,
+    GateError, LockedError, OSError.
+    """
+    root = Path(config.run)
+    with locked(root / ".lock"):
+        store = Store(root)
+        store.sweep()
+        if fresh:
+            for name in NAMES:
+                shutil.rmtree(store.directory(name), ignore_errors=True)
+        return _Build(config, store, workers, until, progress or Progress()).run()
+
+
+class _Build:
+    """One build under way: what is known so far about every shard."""
+
+    def __init__(self, config: Config, store: Store, workers: int, until: str, progress: Progress) -> None:
+        self.config, self.store, self.workers, self.progress = config, store, workers, progress
+        self.stages = GRAPH[: NAMES.index(until) + 1]
+        self.records: dict[str, list[ShardRecord]] = {}
+        self.built = Built()
+
+    def run(self) -> Built:
+        write_if_changed(self.store.root / "config.toml", self.config.to_toml())
+        catalog = Catalog(self.store.root, self.config.source)
+        chunks = catalog.chunks()
+        if not chunks:
+            raise SourceError(
+                f"the inputs hold no data: {', '.join(catalog.paths)} ({len(catalog.paths)} empty file(s))"
+            )
+        self.progress.found(len(catalog.paths), chunks)
+        self.built.n_shards = len(chunks)
+        assets = load_assets(self.config)
+        configs = {stage.name: self.config.sections[stage.name] for stage in self.stages}
+        keys = {stage.name: stage_key(stage, configs[stage.name], assets.by_name) for stage in self.stages}
+        settings = Settings(self.config.source, configs, assets.by_name, keys)
+        for stages in phases(self.stages):
+            if stages[0].scope == "corpus":
+                self._run_corpus(stages[0], settings)
+            else:
+                self._run_shards(stages, settings, chunks, catalog)
+            for stage in stages:
+                self._finish(stage)
+        catalog.clean()
+        self._finish_run(assets)
+        return self.built
+
+    def _lookup(self, stage: str, shard: int) -> ShardRecord | None:
+        record = self.store.record(stage, shard)
+        return record if record is not None and self.store.holds(stage, record) else None
+
+    def _run_shards(self, stages: tuple[Stage, ...], settings: Settings, chunks: list[Chunk], catalog: Catalog) -> None:
+        found: list[dict[str, ShardRecord] | None] = []
+        stale = []
+        for shard, chunk in enumerate(chunks):
+            task = Task(shard, chunk, {name: records[shard] for name, records in self.records.items()})
+            found.append(fresh_records(stages, settings.keys, task, self._lookup))
+            if found[-1] is None:
+                stale.append(task)
+        names = [stage.name for stage in stages]
+        if stale:
+            self.progress.started(names, len(stale), len(chunks))
+            for name in names:
+                self.store.unfinish(name)
+            if names[0] == GRAPH[0].name:
+                catalog.unpack_for(stale)
+            with contextlib.closing(run_tasks(self.store, names, settings, stale, self.workers)) as results:
+                for task, records, timings in results:
+                    found[task.shard] = records
+                    self._log(timings)
+                    self.progress.advanced(names, list(records.values()))
+        for stage in stages:
+            self.records[stage.name] = [records[stage.name] for records in found if records is not None]
+
+    def _run_corpus(self, stage: Stage, settings: Settings) -> None:
+        n_shards = len(self.records[stage.reads[0]])
+        key = corpus_key(stage, settings.keys[stage.name], self.records)
+        known = [self._lookup(stage.name, shard) for shard in range(n_shards)]
+        records = [record for record in known if record is not None and record.key == key]
+        if len(records) != n_shards:
+            self.progress.started([stage.name], 1, 1)
+            self.store.unfinish(stage.name)
+            records, timings = run_corpus(self.store, stage, settings, key, self.records)
+            self._log(timings)
+            self.progress.advanced([stage.name], records)
+        self.records[stage.name] = records
+
+    def _finish(self, stage: Stage) -> None:
+        records = self.records[stage.name]
+        _, libraries = closure((stage.run.__module__,))
+        manifest = self.store.finish(stage, records, dict(libraries), manifest_key(records))
+        self.built.manifests[stage.name] = manifest
+        spent = [timing.seconds + timing.write_seconds for timing in self.built.timings if timing.stage == stage.name]
+        self.progress.finished(manifest, sum(spent) if spent else None)
+
+    def _log(self, timings: list[Timing]) -> None:
+        """Append timings to events.jsonl: a diary, which nothing reads back, so the manifests stay free of clocks."""
+        self.built.timings += timings
+        now = round(time.time(), 3)
+        with (self.store.root / "events.jsonl").open("a", encoding="utf-8") as file:
+            for timing in timings:
+                entry = {
+                    "time": now,
+                    "stage": timing.stage,
+                    "shard": timing.shard,
+                    "rows_in": timing.rows_in,
+                    "seconds": round(timing.seconds, 4),
+                    "write_seconds": round(timing.write_seconds, 4),
+                }
+                file.write(json.dumps(entry) + "\n")
+
+    def _finish_run(self, assets: Assets) -> None:
+        write_tokenizer(self.store.root / "tokenizer", assets)
+        write_if_changed(self.store.root / "README.md", dataset_card(self.config, self.built.manifests).encode())

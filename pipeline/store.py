@@ -1,0 +1,226 @@
+"""The run directory: the only place that reads and writes shards, each committed whole and known by its hash."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from pipeline.files import TEMPORARY, remove, write_if_changed, write_whole
+from pipeline.graph import Stage
+from schemas.conform import conform
+from schemas.manifest import FileRecord, Manifest, ShardRecord, total
+from schemas.tables import dropped_schema
+
+DROP_REASON: Final = "drop_reason"
+
+
+class StageError(RuntimeError):
+    """A stage broke its contract: a defect of the code, never of the data."""
+
+
+class DamagedShardError(RuntimeError):
+    """A file is not what its record says."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A run directory."""
+
+    root: Path
+
+    def directory(self, stage: str) -> Path:
+        """Return where a stage's output lies."""
+        return self.root / stage
+
+    def record(self, stage: str, shard: int) -> ShardRecord | None:
+        """Return what is known of a committed shard, or None: absent is never ambiguous, for the record comes last."""
+        try:
+            return msgspec.json.decode(self._record_path(stage, shard).read_bytes(), type=ShardRecord)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+
+    def holds(self, stage: str, record: ShardRecord) -> bool:
+        """Return whether the files of a record are there, in the right size."""
+        return all(_size(self.directory(stage) / file.path) == file.bytes for file in record.files)
+
+    def read(self, stage: str, record: ShardRecord) -> pl.DataFrame:
+        """Return the kept rows of a shard, memory-mapped. Raises DamagedShardError if a byte of it has changed."""
+        tables = []
+        for file in record.kept_files():
+            path = self.directory(stage) / file.path
+            verify(path, file)
+            with pa.memory_map(str(path)) as source:
+                tables.append(pa.ipc.open_file(source).read_all())
+        frame = pl.from_arrow(pa.concat_tables(tables))
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def commit(
+        self, stage: Stage, shard: int, key: str, out: pl.DataFrame, ids_in: int
+    ) -> tuple[ShardRecord, pa.Table]:
+        """Split `out` into kept and dropped rows, check that none is lost, and write them; the record comes last.
+
+        Returns the record and the kept rows. Raises StageError if conversations in are not conversations out, and
+        SchemaError if a table is not what the stage promised.
+        """
+        table = out.to_arrow()
+        if DROP_REASON in table.column_names:
+            is_kept = pc.is_null(table[DROP_REASON])
+            kept, dropped = table.filter(is_kept), table.filter(pc.invert(is_kept))
+        else:
+            kept, dropped = table, None
+        kept = conform(kept, stage.writes).combine_chunks()
+        reasons: dict[str, int] = {}
+        if dropped is not None and dropped.num_rows:
+            dropped = _fill(dropped, dropped_schema(stage.writes, stage.evidence)).combine_chunks()
+            reasons = dict(zip(*_group(dropped), strict=True))
+        else:
+            dropped = None
+        n_kept = _conversations(kept)
+        if n_kept + sum(reasons.values()) != ids_in:
+            raise StageError(
+                f"{stage.name}, shard {shard}: {ids_in} conversations in, but {n_kept} kept + {sum(reasons.values())} dropped"
+            )
+        directory = self.directory(stage.name)
+        remove(self._record_path(stage.name, shard))  # first: a record must never describe another content
+        files = [
+            _write(directory, f"kept/{part}{shard:05d}.arrow", rows) for part, rows in _partition(kept, stage.partition)
+        ]
+        if dropped is not None:
+            files.append(_write(directory, f"dropped/{shard:05d}.arrow", dropped))
+        self._remove_strays(stage, shard, files)
+        record = ShardRecord(
+            shard=shard,
+            key=key,
+            rows_in=ids_in,
+            kept=n_kept,
+            dropped=dict(sorted(reasons.items())),
+            tokens=_tokens(kept),
+            supervised=_sum(kept, "n_supervised"),
+            files=tuple(files),
+        )
+        path = self._record_path(stage.name, shard)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=1))
+        return record, kept
+
+    def _remove_strays(self, stage: Stage, shard: int, files: Iterable[FileRecord]) -> None:
+        """Remove what an earlier build left of this shard: a dropped file without rows, a split that is no more."""
+        directory = self.directory(stage.name)
+        wanted = {directory / file.path for file in files}
+        for path in (*directory.glob(f"kept/**/{shard:05d}.arrow"), *directory.glob(f"dropped/{shard:05d}.arrow")):
+            if path not in wanted:
+                remove(path)
+
+    def finish(self, stage: Stage, records: list[ShardRecord], libraries: dict[str, str], key: str) -> Manifest:
+        """Write the manifest, the proof that the stage is complete, after removing what no record names."""
+        directory = self.directory(stage.name)
+        wanted = {directory / file.path for record in records for file in record.files}
+        wanted |= {self._record_path(stage.name, record.shard) for record in records}
+        for path in sorted(directory.rglob("*")):
+            if path.is_file() and path not in wanted and path != self._manifest_path(stage.name):
+                remove(path)
+        shards = tuple(records)
+        manifest = Manifest(stage=stage.name, key=key, libraries=libraries, totals=total(shards), shards=shards)
+        data = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
+        write_if_changed(self._manifest_path(stage.name), data)
+        return manifest
+
+    def unfinish(self, stage: str) -> None:
+        """Remove the manifest: from now on the stage is incomplete."""
+        remove(self._manifest_path(stage))
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed build left behind."""
+        for path in self.root.rglob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
+
+    def _record_path(self, stage: str, shard: int) -> Path:
+        return self.directory(stage) / "shards" / f"{shard:05d}.json"
+
+    def _manifest_path(self, stage: str) -> Path:
+        return self.directory(stage) / "manifest.json"
+
+
+def verify(path: Path, file: FileRecord) -> None:
+    """Raise DamagedShardError unless the file at `path` has the bytes that its record says."""
+    try:
+        with path.open("rb") as source:
+            found = hashlib.file_digest(source, "sha256").hexdigest()
+    except FileNotFoundError:
+        found = "no such file"
+    if found != file.sha256:
+        raise DamagedShardError(
+            f"{path}: the shard is damaged: expected sha256 {file.sha256}, got {found}. Remove it and run again: "
+            "it will be rebuilt"
+        )
+
+
+def _write(directory: Path, name: str, table: pa.Table) -> FileRecord:
+    path = directory / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sink = pa.BufferOutputStream()
+    # One record batch: a shard is bounded, its rows are then reached without copying, and its bytes do not depend on how
+    # the stage happened to chunk them.
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
+    data = memoryview(sink.getvalue())
+    write_whole(path, data)
+    return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _fill(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Conform dropped rows: a column that the stage could not fill is null."""
+    for column in schema:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.nulls(table.num_rows, column.type))
+    return conform(table, schema)
+
+
+def _partition(table: pa.Table, column: str | None) -> list[tuple[str, pa.Table]]:
+    """Return (directory, rows) per value of `column`; a shard without rows still has its train file."""
+    if column is None:
+        return [("", table)]
+    values = sorted(pc.unique(table[column]).to_pylist()) or ["train"]
+    return [(f"{value}/", table.filter(pc.equal(table[column], value)).combine_chunks()) for value in values]
+
+
+def _group(dropped: pa.Table) -> tuple[list[str], list[int]]:
+    members = _members(dropped)
+    counts = dropped.select([DROP_REASON]).append_column("n", members).group_by(DROP_REASON).aggregate([("n", "sum")])
+    return counts[DROP_REASON].to_pylist(), counts["n_sum"].to_pylist()
+
+
+def _members(table: pa.Table) -> pa.Array:
+    """Return how many conversations each row stands for: a pack has several."""
+    if "ids" in table.column_names:
+        return pc.list_value_length(table["ids"])
+    return pa.array([1] * table.num_rows, pa.int32())
+
+
+def _conversations(table: pa.Table) -> int:
+    return pc.sum(_members(table)).as_py() or 0
+
+
+def _tokens(table: pa.Table) -> int:
+    if "input_ids" not in table.column_names:
+        return 0
+    return pc.sum(pc.list_value_length(table["input_ids"])).as_py() or 0
+
+
+def _sum(table: pa.Table, column: str) -> int:
+    return (pc.sum(table[column]).as_py() or 0) if column in table.column_names else 0
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

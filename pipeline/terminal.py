@@ -1,0 +1,88 @@
+"""A build as a person watches it: one line per stage, a bar where there is a terminal."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pipeline import run
+from pipeline.source import Chunk
+from schemas.manifest import Manifest, ShardRecord
+
+
+class TerminalProgress(run.Progress):
+    """Writes to `console`; plain lines when it is no terminal, and then a sign of life every 10 seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._done = self._total = 0
+        self._last = time.monotonic()
+        self._what = ""
+
+    def found(self, n_files: int, chunks: Sequence[Chunk]) -> None:
+        """Print how much there is."""
+        size = sum(chunk.end - chunk.start for chunk in chunks)
+        self._print("source", f"{n_files} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
+
+    def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
+        """Begin a bar."""
+        self._done, self._total, self._last = 0, n_stale, time.monotonic()
+        self._what = stages[0] if len(stages) == 1 else f"{stages[0]} to {stages[-1]}"
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("shards"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._what, total=n_stale)
+        elif n_stale != n_shards:
+            self._print(self._what, f"{n_stale} of {n_shards} shards are not up to date")
+
+    def advanced(self, stages: Sequence[str], records: Sequence[ShardRecord]) -> None:  # noqa: ARG002 - as declared
+        """Move the bar."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.advance(self._task)
+            if self._done == self._total:
+                self.close()
+        elif time.monotonic() - self._last > 10:
+            self._last = time.monotonic()
+            self._print(self._what, f"{self._done} of {self._total} shards")
+
+    def finished(self, manifest: Manifest, seconds: float | None) -> None:
+        """Print a stage's line."""
+        totals = manifest.totals
+        n_dropped = sum(totals.dropped.values())
+        line = f"{totals.kept:>11,} kept {n_dropped:>9,} dropped"
+        if totals.tokens:
+            line += f"  {totals.tokens:,} tokens"
+        if totals.supervised:
+            line += f", {totals.supervised / totals.tokens:.0%} trained"
+        reasons = sorted(totals.dropped.items(), key=lambda pair: -pair[1])
+        if reasons:
+            line += "  " + ", ".join(f"{reason} {n:,}" for reason, n in reasons[:4]) + (", ..." if reasons[4:] else "")
+        self._print(manifest.stage, line, "up to date" if seconds is None else f"{seconds:.2f} s")
+
+    def close(self) -> None:
+        """End the bar, if there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _print(self, name: str, text: str, note: str = "") -> None:
+        self._console.print(f"  {name:<11}{note:>11}  {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as people say it."""
+    return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
