@@ -11,6 +11,9 @@ MAX_BITS: Final = 4_096
 """Most bits of an integer that `*` or `**` may make."""
 
 
+SIZED: Final = (str, bytes, list, tuple, dict)
+
+
 class LimitError(TemplateRuntimeError):
     """The template asked for more steps, characters or digits than one conversation is granted."""
 
@@ -76,7 +79,10 @@ class Meter:
 
     def result(self, value: Any) -> Any:
         """Return `value`, charged for its size where it has one."""
-        self.made(len(value)) if isinstance(value, (str, bytes, list, tuple, dict)) else self.charge(1)
+        size = len(value) if isinstance(value, SIZED) else 0
+        self.steps -= (size >> 4) + 1
+        if size > self.size or self.steps < 0:
+            self.made(size)
         return value
 
     def each(self, iterable: Any) -> Any:

@@ -11,7 +11,7 @@ from stages.render.inputs import Message, Shape
 from stages.render.regions import Boundaries
 from stages.render.renderer import FAILURES, Renderer, describe, renderer
 from stages.render.settings import Render, RenderError
-from stages.render.traced import CONTENT, TOOL_CALL, origin, spans_of
+from stages.render.traced import CONTENT, TOOL_CALL, origin, spans_of, traced
 
 QUESTION: Final = Message("user", "Alpha question")
 ANSWER: Final = Message("assistant", "Bravo answer")
@@ -83,7 +83,7 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
 def _whole(compiled: Renderer, config: Render) -> tuple[list[Message], str]:
     """Render the simplest conversation that the template accepts; return what came before the answer, and the text."""
     try:
-        return [QUESTION], compiled.text([QUESTION, ANSWER], config, shape=Shape())
+        return [QUESTION], _text(compiled, [QUESTION, ANSWER], config)
     except FAILURES as refused:
         prefix = [SYSTEM, QUESTION]
         full = _try(compiled, [*prefix, ANSWER], config)
@@ -93,6 +93,17 @@ def _whole(compiled: Renderer, config: Render) -> tuple[list[Message], str]:
                 f" {describe(refused)}; choose another template"
             ) from refused
         return prefix, full
+
+
+def _text(
+    compiled: Renderer,
+    messages: Sequence[Message],
+    config: Render,
+    *,
+    shape: Shape = Shape(),  # noqa: B008  # an immutable tuple
+    generation_prompt: bool = False,
+) -> str:
+    return traced(*compiled.render(messages, config, n_chars=1000, shape=shape, generation_prompt=generation_prompt))
 
 
 def _try(
@@ -105,7 +116,7 @@ def _try(
 ) -> str:
     """Return the text, or none at all where the template refuses."""
     try:
-        return compiled.text(messages, config, shape=shape, generation_prompt=generation_prompt)
+        return _text(compiled, messages, config, shape=shape, generation_prompt=generation_prompt)
     except FAILURES:
         return ""
 

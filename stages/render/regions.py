@@ -1,21 +1,18 @@
 """From traced text to a partition: whose each character is, and which of them an assistant must produce."""
 
-from typing import Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 
 from schemas.spans import SpanClass
 from stages.render.traced import Span
 
-CLASSES: Final = (
-    str(SpanClass.CONTENT),
-    str(SpanClass.REASONING),
-    str(SpanClass.TOOL_CALL),
-    str(SpanClass.TOOL_RESULT),
-)
-SCAFFOLD: Final = str(SpanClass.SCAFFOLD)
-STOP: Final = str(SpanClass.STOP)
-TEMPLATE: Final = str(SpanClass.TEMPLATE)
+CLASSES: Final = tuple(map(str, SpanClass))
+"""Names of the classes; the first four are the kinds of stages.render.traced."""
+SCAFFOLD: Final = CLASSES.index(SpanClass.SCAFFOLD)
+STOP: Final = CLASSES.index(SpanClass.STOP)
+TEMPLATE: Final = CLASSES.index(SpanClass.TEMPLATE)
 
 
 class Boundaries(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,55 +30,54 @@ class Boundaries(msgspec.Struct, frozen=True, kw_only=True):
     """Texts that end a turn."""
 
 
-class Part(NamedTuple):
-    """One element of the partition."""
+def partition(
+    text: str, written: Sequence[Span], roles: Sequence[str], boundaries: Boundaries
+) -> list[tuple[int, int, int, int]]:
+    """Cut `text` into adjacent parts that cover it: start, end, class (index into CLASSES), message.
 
-    start: int
-    end: int
-    kind: str
-    message: int
-
-
-def partition(text: str, written: tuple[Span, ...], roles: list[str], boundaries: Boundaries) -> list[Part]:
-    """Cut `text` into adjacent parts that cover it; neighbours differ in class or message.
-
-    The turn of an assistant reaches from the end of the generation prompt to the end of its stop: the template's text
-    in it is scaffold, or stop. A message that wrote no character has no turn. `written` is ascending and disjoint.
+    Neighbours differ in class or message. The turn of an assistant reaches from the end of the generation prompt to the
+    end of its stop: the template's text in it is scaffold, or stop. A message that wrote no character has no turn.
+    `written` is ascending and disjoint.
     """
-    parts: list[Part] = []
+    parts: list[tuple[int, int, int, int]] = []
     at = index = 0
+    n_written = len(written)
     previous = ""
-    while index < len(written):
-        message = written[index][2] >> 2
-        last = index
-        while last + 1 < len(written) and written[last + 1][2] >> 2 == message:
-            last += 1
-        first = written[index][0]
-        is_turn = roles[message] == "assistant"
-        if is_turn:
+    while index < n_written:
+        first, end, who = written[index]
+        message = who >> 2
+        role = roles[message]
+        between, owner = TEMPLATE, -1
+        if role == "assistant":
             start = at + _turn_start(text[at:first], previous, boundaries)
-            _add(parts, at, start, TEMPLATE, -1)
+            if at < start:
+                parts.append((at, start, TEMPLATE, -1))
             at = start
-        between, who = (SCAFFOLD, message) if is_turn else (TEMPLATE, -1)
-        for begin, end, source in written[index : last + 1]:
-            _add(parts, at, begin, between, who)
-            _add(parts, begin, end, CLASSES[source & 3], message)
+            between, owner = SCAFFOLD, message
+        while True:  # over all that this message wrote before another one did
+            if at < first:
+                parts.append((at, first, between, owner))
             at = end
-        index = last + 1
-        if is_turn:
-            at = _close_turn(parts, text, at, written[index][0] if index < len(written) else len(text), boundaries)
-        previous = roles[message]
-    _add(parts, at, len(text), TEMPLATE, -1)
+            index += 1
+            while index < n_written and written[index][0] == end and written[index][2] == who:
+                at = end = written[index][1]
+                index += 1
+            parts.append((first, end, who & 3, message))
+            if index == n_written or written[index][2] >> 2 != message:
+                break
+            first, end, who = written[index]
+        if role == "assistant":
+            limit = written[index][0] if index < n_written else len(text)
+            found, after = _find_stop(text, at, limit, boundaries)
+            if at < found:
+                parts.append((at, found, SCAFFOLD, message))
+            if found < after:
+                parts.append((found, after, STOP, message))
+            at = after
+        previous = role
+    if at < len(text):
+        parts.append((at, len(text), TEMPLATE, -1))
     return parts
-
-
-def _add(parts: list[Part], start: int, end: int, kind: str, message: int) -> None:
-    if start == end:
-        return
-    if parts and parts[-1].kind == kind and parts[-1].message == message:
-        parts[-1] = Part(parts[-1].start, end, kind, message)
-    else:
-        parts.append(Part(start, end, kind, message))
 
 
 def _turn_start(literal: str, previous: str, boundaries: Boundaries) -> int:
@@ -95,18 +91,14 @@ def _turn_start(literal: str, previous: str, boundaries: Boundaries) -> int:
     return len(literal) - len(boundaries.lead) if literal.endswith(boundaries.lead) else len(literal)
 
 
-def _close_turn(parts: list[Part], text: str, at: int, limit: int, boundaries: Boundaries) -> int:
-    """Add scaffold and stop that follow a turn's last character; return where they end."""
-    message = parts[-1].message
+def _find_stop(text: str, at: int, limit: int, boundaries: Boundaries) -> tuple[int, int]:
+    """Return where the stop of a turn that fell silent at `at` begins and ends; twice `at` where it has none."""
     header = boundaries.header
     if header and (found := text.find(header, at, limit)) >= 0:
         limit = found  # the next turn's: a stop behind it is not ours
-    best = min(
-        ((found, -len(stop)) for stop in boundaries.stops if (found := text.find(stop, at, limit)) >= 0), default=None
-    )
-    if best is None:
-        return at
-    found, length = best[0], -best[1]
-    _add(parts, at, found, SCAFFOLD, message)
-    _add(parts, found, found + length, STOP, message)
-    return found + length
+    best, length = limit, 0
+    for stop in boundaries.stops:
+        found = text.find(stop, at, limit)
+        if 0 <= found < best or (found == best and len(stop) > length):
+            best, length = found, len(stop)
+    return (best, best + length) if length else (at, at)

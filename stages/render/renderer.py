@@ -11,7 +11,7 @@ from schemas.assets import Template
 from stages.render.inputs import Message, Shape, build, tools_of
 from stages.render.sandbox import TracingEnvironment, plain_environment
 from stages.render.settings import Render, RenderError
-from stages.render.traced import concat
+from stages.render.traced import Span, gather
 
 MAX_SOURCE: Final = 1_000_000
 FAILURES: Final = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -37,24 +37,27 @@ class Renderer:
                 f"{where}: does not compile: {describe(error)}; it must be a chat template that transformers accepts"
             ) from error
 
-    def text(
+    def render(
         self,
         messages: Sequence[Message],
         config: Render,
         *,
+        n_chars: int,
         shape: Shape,
         tools: str | None = None,
         generation_prompt: bool = False,
-    ) -> str:
-        """Return the rendered text as a traced string; raise one of FAILURES where the template refuses."""
-        n_chars = sum([len(field) for message in messages for field in message if field]) + len(tools or "")
+    ) -> tuple[str, tuple[Span, ...]]:
+        """Return the rendered text and who wrote it; raise one of FAILURES where the template refuses.
+
+        `n_chars` is the size of the input, which the limits depend on.
+        """
         meter = self.environment.meter
         meter.grant(
             steps=config.max_steps + 16 * n_chars,
             size=config.max_output_floor + int(config.max_output_ratio * n_chars),
         )
         context = self._context(build(messages, shape, tracing=True), tools, generation_prompt)
-        return concat(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
+        return gather(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
 
     def plain_text(
         self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False

@@ -2,80 +2,80 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from schemas import fields as f
 from schemas.reasons import DropReason
-from stages.render.inputs import Message
-from stages.render.regions import Boundaries, partition
-from stages.render.traced import spans_of
+from stages.render.regions import CLASSES, Boundaries, partition
+from stages.render.traced import Span
 
 
 class Rows:
-    """Flat lists, which become Arrow arrays without a Python object per span."""
+    """Rows so far: four integers per span, from which whole Arrow columns are made at the end."""
 
-    def __init__(self, boundaries: Boundaries) -> None:
+    def __init__(self, boundaries: Boundaries, roles: Sequence[str], weights: Sequence[float | None]) -> None:
         self.boundaries = boundaries
+        self.roles = roles
+        self.weights = weights
         self.texts: list[str | None] = []
         self.details: list[str | None] = []
         self.reasons: list[str | None] = []
-        self.offsets: list[int | None] = []
-        self.starts: list[int] = []
-        self.ends: list[int] = []
-        self.classes: list[str] = []
-        self.roles: list[str] = []
-        self.messages: list[int] = []
-        self.weights: list[float | None] = []
+        self.n_spans: list[int] = []
+        self.firsts: list[int] = []
+        self.spans: list[tuple[int, int, int, int]] = []
 
     def refuse(self, reason: DropReason, detail: str) -> None:
         """Add a row without text."""
-        self.offsets.append(None)
         self.texts.append(None)
         self.details.append(detail)
         self.reasons.append(str(reason))
+        self.n_spans.append(0)
+        self.firsts.append(0)
 
-    def add(self, text: str, messages: Sequence[Message], weights: Sequence[float | None]) -> None:
-        """Add a rendered row; `text` is traced."""
-        roles = [message.role for message in messages]
-        self.offsets.append(len(self.starts))
-        for start, end, kind, message in partition(text, spans_of(text), roles, self.boundaries):
-            self.starts.append(start)
-            self.ends.append(end)
-            self.classes.append(kind)
-            self.messages.append(message)
-            self.roles.append(roles[message] if message >= 0 else "")
-            self.weights.append(weights[message] if message >= 0 else None)
+    def add(self, text: str, written: Sequence[Span], first: int, last: int) -> None:
+        """Add a rendered row, whose messages are `first` to `last` (exclusive) of the frame's."""
+        roles = self.roles[first:last]
+        spans = partition(text, written, roles, self.boundaries)
+        self.spans += spans
         self.texts.append(text)
-        self.details.append(_silent(text, roles))
+        self.details.append(_silent(roles, spans))
         self.reasons.append(None)
+        self.n_spans.append(len(spans))
+        self.firsts.append(first)
 
     def columns(self) -> list[pl.Series]:
         """Return text, spans, detail and drop_reason."""
+        starts, ends, classes, messages = np.array(self.spans, np.int64).reshape(-1, 4).T
+        firsts = np.repeat(np.array(self.firsts, np.int64), self.n_spans)
+        speakers = pa.array(np.where(messages < 0, len(self.roles), firsts + messages))
         spans = pa.StructArray.from_arrays(
             [
-                pa.array(values, field.type)
-                for values, field in zip(
-                    (self.starts, self.ends, self.classes, self.roles, self.messages, self.weights),
-                    f.TEXT_SPAN,
-                    strict=True,
-                )
+                pa.array(starts.astype(np.int32)),
+                pa.array(ends.astype(np.int32)),
+                pa.array(CLASSES).take(pa.array(classes)),
+                pa.array([*self.roles, ""], pa.string()).take(speakers),
+                pa.array(messages.astype(np.int32)),
+                pa.array([*self.weights, None], pa.float32()).take(speakers),
             ],
             fields=list(f.TEXT_SPAN),
         )
-        # a null offset marks a null list; the list before it then ends where the next one begins
-        lists = pa.ListArray.from_arrays(pa.array([*self.offsets, len(self.starts)], pa.int32()), spans)
+        offsets = np.concatenate(([0], np.cumsum(self.n_spans, dtype=np.int64))).astype(np.int32)
+        texts = pa.array(self.texts, pa.string())
         columns = {
-            "text": pa.array(self.texts, pa.string()),
-            "spans": lists,
+            "text": texts,
+            "spans": pa.ListArray.from_arrays(pa.array(offsets), spans, mask=texts.is_null()),
             "detail": pa.array(self.details, pa.string()),
             "drop_reason": pa.array(self.reasons, pa.string()),
         }
         return [pl.Series(name, pl.from_arrow(column)) for name, column in columns.items()]
 
 
-def _silent(text: str, roles: list[str]) -> str | None:
+def _silent(roles: Sequence[str], spans: Sequence[tuple[int, int, int, int]]) -> str | None:
     """Name the assistant's messages of which the template wrote nothing."""
-    heard = {who >> 2 for _, _, who in spans_of(text)}
+    heard = {span[3] for span in spans}
+    if len(heard) > len(roles):  # every message and the template itself
+        return None
     silent = [str(index) for index, role in enumerate(roles) if role == "assistant" and index not in heard]
     return f"the template wrote nothing of assistant message {', '.join(silent)}" if silent else None

@@ -9,7 +9,7 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.runtime import Context, Macro
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 
@@ -22,6 +22,8 @@ from stages.render.traced import Traced, concat, join, replace
 
 DICT_ATTRIBUTES: Final = frozenset(dir(dict))
 PADDING: Final = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
+HARMLESS: Final = frozenset({"endswith", "lower", "lstrip", "rstrip", "split", "startswith", "strip", "title", "upper"})
+"""Methods of a string that neither leave the sandbox nor make much out of little."""
 TRACKED: Final = frozenset({"join", "replace"})
 FORBIDDEN: Final = frozenset({"maketrans", "translate"})
 
@@ -141,11 +143,8 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
 
     def add(self, parts: tuple[Any, ...]) -> Any:
         """Return the sum of `parts`, from the left."""
-        for part in parts:
-            if type(part) is not str and type(part) is not Traced:
-                break
-        else:
-            return concat(self.meter.pieces(parts))
+        if all([type(part) is str or type(part) is Traced for part in parts]):  # noqa: C419  # a list is faster
+            return self.meter.result(concat(parts))
         total = parts[0]
         for part in parts[1:]:
             total = self.meter.result(total + part)
@@ -179,6 +178,14 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
                 return obj[attribute]
             except KeyError:
                 return self.undefined(obj=obj, name=attribute)
+        # What follows is the sandbox's verdict, known beforehand: these kinds have no unsafe public attributes.
+        if (kind is LoopContext or kind is TemplateNamespace) and attribute[0] != "_":
+            try:
+                return getattr(obj, attribute)
+            except AttributeError:
+                return self.undefined(obj=obj, name=attribute)
+        if (kind is Traced or kind is str) and attribute in HARMLESS:
+            return getattr(obj, attribute)
         return super().getattr(obj, attribute)
 
     def wrap_str_format(self, value: Any) -> Callable[..., Any] | None:

@@ -2,8 +2,10 @@
 
 import msgspec
 
+from schemas.errors import GateError
 
-class RenderError(ValueError):
+
+class RenderError(GateError):
     """The chat template cannot be used at all: a matter for the person who chose it, not for a row."""
 
 

@@ -1,7 +1,7 @@
 """Conversations become text, and every character keeps its author."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,15 +15,18 @@ from stages.render.probe import probe
 from stages.render.renderer import FAILURES, Renderer, describe, renderer
 from stages.render.rows import Rows
 from stages.render.settings import Render, RenderError
+from stages.render.traced import Span
 
 
 class Conversation(NamedTuple):
-    """One row of the input."""
+    """One row of the input; its messages are `first` to `last` (exclusive) of the frame's."""
 
     id: str
     messages: list[Message]
-    weights: list[float | None]
+    first: int
+    last: int
     tools: str | None
+    n_chars: int
 
 
 def render_conversations(frame: pl.DataFrame, config: Render, *, template: Template) -> pl.DataFrame:
@@ -38,16 +41,21 @@ def render_conversations(frame: pl.DataFrame, config: Render, *, template: Templ
     compiled = renderer(template, config)
     known = probe(template, config)
     guarded = template.control_tokens if "tools" in template.source else ()
-    rows = Rows(known.boundaries)
+    messages = _messages(frame)
+    rows = Rows(known.boundaries, messages["role"].to_list(), messages["weight"].to_list())
     to_verify = config.verify
     # A loop over rows: a template is a program, and Jinja runs it for one conversation at a time.
-    for row in _conversations(frame):
+    for row in _conversations(frame, messages):
         if row.tools is not None and guarded and (token := _control_token(row.tools, guarded)):
             rows.refuse(DropReason.CONTROL_TOKEN, f"the tool schemas hold the control token {token!r}")
             continue
-        text, problem = None, ""
+        text: str | None = None
+        written: Sequence[Span] = ()
+        problem = ""
         try:
-            text = compiled.text(row.messages, config, shape=known.shape, tools=row.tools)
+            text, written = compiled.render(
+                row.messages, config, n_chars=row.n_chars, shape=known.shape, tools=row.tools
+            )
         except LimitError as error:
             rows.refuse(DropReason.TEMPLATE_ERROR, describe(error))
             continue
@@ -59,23 +67,29 @@ def render_conversations(frame: pl.DataFrame, config: Render, *, template: Templ
         if text is None:
             rows.refuse(DropReason.TEMPLATE_ERROR, problem)
         else:
-            rows.add(text, row.messages, row.weights)
+            rows.add(text, written, row.first, row.last)
     return frame.select("id", "split").with_columns(rows.columns())
 
 
-def _conversations(frame: pl.DataFrame) -> Iterator[Conversation]:
-    """Walk the rows: columns are flattened once, for a Python dictionary per message costs more than rendering it."""
+def _messages(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return all messages, one row each: a Python dictionary per message would cost more than rendering it."""
     column = frame.get_column("messages")
-    flat = column.filter(column.list.len() > 0).explode().struct
-    fields = [flat.field(name).to_list() for name in FIELDS]
-    weights = flat.field("weight").to_list()
-    messages = list(map(Message._make, zip(*fields, strict=True)))
-    at = 0
+    return column.filter(column.list.len() > 0).explode().struct.unnest()
+
+
+def _conversations(frame: pl.DataFrame, messages: pl.DataFrame) -> Iterator[Conversation]:
+    """Walk the rows with their messages and sizes."""
+    flat = list(map(Message._make, zip(*[messages[name].to_list() for name in FIELDS], strict=True)))
+    lengths = pl.sum_horizontal(pl.col(name).str.len_chars().fill_null(0).cast(pl.Int64) for name in FIELDS)
+    sizes = [0, *messages.select(lengths.cum_sum()).to_series().to_list()]
+    first = 0
     for name, n_messages, tools in zip(
-        frame.get_column("id").to_list(), column.list.len().to_list(), frame.get_column("tools").to_list(), strict=True
+        frame["id"].to_list(), frame["messages"].list.len().to_list(), frame["tools"].to_list(), strict=True
     ):
-        yield Conversation(name, messages[at : at + n_messages], weights[at : at + n_messages], tools)
-        at += n_messages
+        last = first + n_messages
+        n_chars = sizes[last] - sizes[first] + len(tools or "")
+        yield Conversation(name, flat[first:last], first, last, tools, n_chars)
+        first = last
 
 
 def _verify(compiled: Renderer, row: Conversation, shape: Shape, text: str | None, problem: str) -> None:

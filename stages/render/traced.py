@@ -1,6 +1,6 @@
 """Strings that remember who wrote each of their characters, through the operations of a template."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, SupportsIndex, TypeAlias
 
 Span: TypeAlias = tuple[int, int, int]
@@ -184,20 +184,25 @@ def spans_of(text: str) -> tuple[Span, ...]:
     return text._spans if isinstance(text, Traced) else ()
 
 
-def concat(pieces: Iterable[str]) -> str:
-    """Join pieces end to end, shifting their spans."""
-    pieces = tuple(pieces)
+def gather(pieces: Sequence[str]) -> tuple[str, tuple[Span, ...]]:
+    """Join pieces end to end; return the plain text and the shifted spans."""
     text = "".join(pieces)
     spans: list[Span] = []
     at = 0
     for piece in pieces:
         if type(piece) is Traced:
             if at:
-                spans += [(first + at, last + at, who) for first, last, who in piece._spans]
+                for first, last, who in piece._spans:
+                    spans.append((first + at, last + at, who))  # mostly one: a list costs more
             else:
                 spans += piece._spans
         at += len(piece)
-    return traced(text, tuple(spans))
+    return text, tuple(spans)
+
+
+def concat(pieces: Sequence[str]) -> str:
+    """Join pieces end to end, shifting their spans."""
+    return traced(*gather(pieces))
 
 
 def join(separator: str, parts: Iterable[str]) -> str:
