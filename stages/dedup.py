@@ -16,7 +16,7 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     validation: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.02
     """Share of clusters that go to validation."""
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**64)] = 0
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Another seed draws another validation set."""
 
 

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from stages.clusters.lists import RowLists, row_lists
 
+CROWD: Final = 16
+"""Kept rows of a bucket that are compared one by one; more are looked up by their rare shingles."""
 _NOBODY: Final = -1  # as in the kernel, which is not imported before it is needed
 
 
@@ -26,10 +28,13 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     """Return each row's cluster, its keeper and their similarity, in the same order.
 
-    Rows are visited from best to worst. A row is removed if and only if a row kept before it shares a band of MinHash
-    values with it and is at least `threshold` similar, exactly, on the stored shingles; its keeper is the most similar
+    Rows are visited from best to worst. A row is removed if and only if some row kept before it, found by a shared band
+    of MinHash values, is at least `threshold` similar, exactly, on the stored shingles; its keeper is the most similar
     such row, or the better of equals. So every removed row is verified against its own survivor, a chain of similar
     rows does not collapse into one, and each cluster has one survivor. A row without shingles is always kept.
+
+    Boilerplate does not make it quadratic: of a band that many kept rows share, a few are compared one by one, and the
+    others are found by the rare shingles that similar sets must share, which loses no pair.
 
     The order is total and of the rows themselves: "longest" by n_chars, then exact_hash, then id; "first" by source and
     line number. Where rows stand in the frame changes nothing.
@@ -37,8 +42,9 @@ def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     Similarity is float64 |A & B| / |A | B| throughout; a pair stays when that is >= threshold.
 
     MinHash values and shingles are read where they lie, in as many chunks as the frame has. Memory beyond the frame
-    and the result: 4 * bands + 150 bytes per row (250 at the default threshold), 4 more for each band that a row shares
-    and 12 more for each bucket that rows share.
+    and the result: 4 * bands + 170 bytes per row (270 at the default threshold), 4 more for each band that a row shares
+    and 20 for each bucket; for rows in crowded buckets also up to 768 for the index of rare shingles and 16 for each
+    shingle posted there.
 
     Raises ValueError if `threshold` is too low for the recall asked of so few MinHash values.
     """
@@ -56,7 +62,7 @@ def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     bitmaps = bitmap_rows(shingles.addresses, shingles.sizes)
     order = _rank(frame, config.keep)
     keeper, similarity = keep_greedily(
-        order, buckets, bucket_sizes, shingles.addresses, shingles.sizes, bitmaps, config.threshold
+        order, buckets, bucket_sizes, shingles.addresses, shingles.sizes, bitmaps, config.threshold, CROWD
     )
     return _table(frame, keeper, similarity)
 

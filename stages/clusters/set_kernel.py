@@ -27,15 +27,15 @@ def bitmap_rows(addresses: U64, sizes: I32) -> U64:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def differing_bits(a: U64, b: U64) -> int:
-    """Return in how many bits two bitmaps differ, which is never more than |A ^ B|.
+def differing_bits(bitmaps: U64, row: int, other: int) -> int:
+    """Return in how many bits the bitmaps of two rows differ, which is never more than |A ^ B|.
 
     A bit differs only if an odd number of the shingles that fall on it are in one set alone (Sandes, Teodoro and Melo,
     Bitmap Filter: Speeding up Exact Set Similarity Joins with Bitwise Operations, 2020).
     """
     n = u64(0)
     for word in range(WORDS):
-        x = a[word] ^ b[word]
+        x = bitmaps[row, word] ^ bitmaps[other, word]
         # a population count: the compiler makes one instruction of it
         x = x - ((x >> u64(1)) & u64(0x5555555555555555))
         x = (x & u64(0x3333333333333333)) + ((x >> u64(2)) & u64(0x3333333333333333))

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from random import Random
 
 import msgspec
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from schemas.conform import conform
 from schemas.tables import CLUSTERED, SIGNED
-from stages.clusters import Clusters, choose_bands, cluster_rows
+from stages.clusters import CROWD, Clusters, choose_bands, cluster_rows
 from stages.clusters.lists import row_lists
+from stages.clusters.rare_kernel import LONG, SHORT, empty_index, long_prefix, post, rarest, short_prefix
 from stages.clusters.set_kernel import bitmap_rows, differing_bits, largest_difference, overlap_within
 from stages.signatures import sketch_permutations
 from stages.signatures.sketch_kernel import sketch_rows
@@ -101,12 +103,17 @@ def test_every_planted_pair_at_or_above_the_threshold_is_found_and_none_below(th
 SETS = st.lists(st.sets(st.integers(0, 14), max_size=12), max_size=24)
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("crowd", [0, 1, CROWD])
+@settings(max_examples=100, deadline=None)
 @given(SETS, st.sampled_from([0.5, 0.6, 0.75, 0.8, 1.0]), st.randoms(use_true_random=False))
-def test_small_sets_are_removed_as_brute_force_would(sets: list[set[int]], threshold: float, random) -> None:
+def test_small_sets_are_removed_as_brute_force_would(
+    crowd: int, sets: list[set[int]], threshold: float, random: Random
+) -> None:
     n_chars = [random.randrange(3) for _ in sets]
     frame = signed([sorted(values) for values in sets], n_chars=n_chars)
-    out = cluster_rows(frame, Clusters(threshold=threshold, recall=0.9999999 if threshold < 1 else 0.999))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.clusters.CROWD", crowd)  # with 0, every candidate comes from the index of rare shingles
+        out = cluster_rows(frame, Clusters(threshold=threshold, recall=0.9999999 if threshold < 1 else 0.999))
     order = frame.with_row_index().sort(-pl.col("n_chars"), "exact_hash", "id")["index"].to_list()
     expected = greedy(sets, order, threshold)
     ids = frame["id"].to_list()
@@ -174,6 +181,53 @@ def test_the_same_shingles_in_another_sequence_are_near_not_exact() -> None:
     assert out["cluster"].to_list() == ["61" * 16] * 2
 
 
+# --- boilerplate
+
+
+def boilerplate(n: int, rng: np.random.Generator, *, common: int, own: int) -> list[np.ndarray]:
+    """Return sets of which any two share `common` shingles, and most of their bands, but not the `own` of each."""
+    shared = rng.choice(2**32, common, replace=False)
+    return [np.concatenate([shared, rng.integers(0, 2**32, own + k % 5)]) for k in range(n)]
+
+
+def test_duplicates_in_a_crowd_of_boilerplate_are_found_as_brute_force_finds_them() -> None:
+    rng = np.random.default_rng(13)
+    sets = boilerplate(700, rng, common=80, own=14)  # 0.70 to 0.74 similar
+    for k in range(0, 600, 3):
+        changed = rng.choice(len(sets[k]), k % 14, replace=False)
+        near = sets[k].copy()
+        near[changed] = rng.integers(0, 2**32, len(changed))
+        sets.append(near)
+    frame = signed(sets, n_chars=[int(n) for n in rng.integers(1, 500, len(sets))])
+    order = frame.with_row_index().sort(-pl.col("n_chars"), "exact_hash", "id")["index"].to_list()
+    expected = greedy([set(map(int, values)) for values in sets], order, 0.8)
+    ids = frame["id"].to_list()
+    assert 100 < len(expected) < 200
+    found = removals(cluster_rows(frame, Clusters()))
+    assert found == {ids[row]: (ids[keeper], similarity) for row, (keeper, similarity) in expected.items()}
+
+
+def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
+    rng = np.random.default_rng(17)
+    # any two are 100 / 132 = 0.76 similar, so they share most of their bands
+    for n in (500, 1_000):
+        sets = [values[:116] for values in boilerplate(n, rng, common=100, own=16)]
+        rows = row_lists(signed(sets)["shingles"])
+        index = empty_index(np.ones(n, np.bool_), rows.addresses, rows.sizes, 0.8)
+        n_met = 0  # through slots that different shingles share
+        for row in range(n):
+            n_short, n_long = rarest(index, np.unique(sets[row]).astype(np.uint32), 0.8)
+            slots = index.keys[:n_long] & np.uint64(len(index.counts) - 1)
+            for prefix, probed in ((SHORT, slots), (LONG, slots[:n_short])):
+                for posting in index.heads[prefix][probed]:
+                    while posting >= 0:
+                        n_met += 1
+                        posting = index.following[posting]
+            post(index, row, n_short, n_long)
+        assert n_met < 4 * n  # of n * n / 2 pairs
+        assert index.n_postings[0] > n  # of long prefixes, which reach into the boilerplate
+
+
 # --- which row stays
 
 
@@ -239,13 +293,23 @@ def test_the_largest_difference_is_the_last_that_reaches_the_threshold(total: in
 
 
 @settings(deadline=None)
+@given(st.integers(1, 200), st.integers(0, 200), st.floats(0.05, 1))
+def test_prefixes_leave_out_fewer_shingles_than_similar_sets_must_share(size: int, more: int, threshold: float) -> None:
+    larger = size + more
+    overlaps = [o for o in range(1, size + 1) if o / (size + larger - o) >= threshold]
+    if overlaps:
+        assert size - short_prefix(size, threshold) < overlaps[0]
+        assert larger - long_prefix(larger, threshold) < overlaps[0]
+
+
+@settings(deadline=None)
 @given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)), st.integers(-1, 70))
 def test_filters_never_reject_what_is_similar_enough(a: set[int], b: set[int], allowed: int) -> None:
     frame = signed([sorted(a), sorted(b)])
     rows = row_lists(frame["shingles"])
     bitmaps = bitmap_rows(rows.addresses, rows.sizes)
     difference = len(a ^ b)
-    assert differing_bits(bitmaps[0], bitmaps[1]) <= difference
+    assert differing_bits(bitmaps, 0, 1) <= difference
     left, right = (np.array(sorted(values), np.uint32) for values in (a, b))
     assert overlap_within(left, right, allowed) == (len(a & b) if difference <= allowed else -1)
 

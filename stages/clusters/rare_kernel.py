@@ -1,0 +1,126 @@
+"""Compiled: an index of rare shingles, for buckets so crowded that reading them row by row would be quadratic.
+
+Two sets whose Jaccard similarity is at least t share a shingle among the rarest few of each (prefix filtering:
+Chaudhuri, Ganti and Kaushik, A Primitive Operator for Similarity Joins, 2006; Bayardo, Ma and Srikant, Scaling Up All
+Pairs Similarity Search, 2007). Boilerplate is what is not rare, so texts that share nothing else never meet here, and
+no pair that is similar enough is lost.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numba import uint32 as u32
+from numba import uint64 as u64
+from numpy.typing import NDArray
+
+from stages.clusters.pointers import values_at
+from stages.clusters.set_kernel import largest_difference
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+SHORT = 0
+LONG = 1
+"""Which prefix a posting is of. The smaller of two similar sets shares a shingle of its short prefix with the long one
+of the larger."""
+
+_SLOTS_PER_ROW = 32
+"""At most; different shingles in one slot only make candidates more, which verification rejects."""
+
+
+class RareIndex(NamedTuple):
+    """Postings of rows under their rarest shingles; a slot is a shingle's last bits."""
+
+    counts: I32
+    """Rows that have a shingle of this slot: what makes it common or rare."""
+    heads: I32
+    """Latest posting of each slot, -1 if none: shape (2, slots)."""
+    rows: I32
+    following: I32
+    """Of each posting: its row, and the posting before it in the same slot."""
+    n_postings: I64
+    keys: U64
+    """Room for the longest row's shingles, rarest first."""
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def empty_index(is_crowded: NDArray[np.bool_], addresses: U64, sizes: I32, threshold: float) -> RareIndex:
+    """Return an index for the rows that crowd a bucket: their shingles counted, none of them posted.
+
+    The order from rare to common is fixed here: by count, then by hash.
+    """
+    n_shingles = n_rows = n_postings = longest = 0
+    for row in range(len(sizes)):
+        if is_crowded[row]:
+            n_rows += 1
+            n_shingles += sizes[row]
+            n_postings += short_prefix(sizes[row], threshold) + long_prefix(sizes[row], threshold)
+            longest = max(longest, sizes[row])
+    n_slots = 1
+    while n_slots < min(n_shingles, _SLOTS_PER_ROW * n_rows):
+        n_slots *= 2
+    mask = u32(n_slots - 1)
+    counts = np.zeros(n_slots, np.int32)
+    for row in range(len(sizes)):
+        if is_crowded[row]:
+            for value in values_at(addresses[row], sizes[row]):
+                counts[value & mask] += 1
+    heads = np.full((2, n_slots), np.int32(-1))
+    # postings are counted from above; memory that is never written is never taken from the machine
+    postings = np.empty(n_postings, np.int32), np.empty(n_postings, np.int32)
+    return RareIndex(counts, heads, postings[0], postings[1], np.zeros(1, np.int64), np.empty(longest, np.uint64))
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def short_prefix(size: int, threshold: float) -> int:
+    """Return how many of its rarest shingles a set needs to meet every similar set that is not smaller."""
+    return int(largest_difference(2 * size, threshold)) // 2 + 1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def long_prefix(size: int, threshold: float) -> int:
+    """Return how many of its rarest shingles a set needs to meet every similar set."""
+    overlap = int(np.ceil(threshold * size))  # the least that two sets of which one has this size must share
+    while overlap > 0 and (overlap - 1) / size >= threshold:
+        overlap -= 1
+    while overlap / size < threshold:
+        overlap += 1
+    return size - overlap + 1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def rarest(index: RareIndex, values: U32, threshold: float) -> tuple[int, int]:
+    """Write a row's rare shingles to index.keys, rarest first, and return how many make its short and long prefix.
+
+    Shingles that no other row has belong to both prefixes, but can meet nobody and are left out.
+    """
+    mask = u32(len(index.counts) - 1)
+    n_alone = n = 0
+    for value in values:
+        count = index.counts[value & mask]
+        if count == 1:
+            n_alone += 1
+        else:
+            index.keys[n] = u64(count) << u64(32) | u64(value)
+            n += 1
+    n_long = max(long_prefix(len(values), threshold) - n_alone, 0)
+    if n_long:
+        index.keys[:n].sort()
+    return max(short_prefix(len(values), threshold) - n_alone, 0), n_long
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def post(index: RareIndex, row: int, n_short: int, n_long: int) -> None:
+    """Enter a row under the prefixes that `rarest` has just written."""
+    mask = u32(len(index.counts) - 1)
+    for k in range(n_long):
+        slot = u32(index.keys[k]) & mask
+        for prefix in range(SHORT if k < n_short else LONG, LONG + 1):
+            posting = index.n_postings[0]
+            index.n_postings[0] += 1
+            index.rows[posting] = row
+            index.following[posting] = index.heads[prefix, slot]
+            index.heads[prefix, slot] = posting
