@@ -11,15 +11,15 @@ from schemas.training import Train
 def learning_rate(step: int, *, n_steps: int, train: Train) -> float:
     """Return the learning rate of the 0-based `step` of `n_steps`.
 
-    It rises linearly over the warm-up, reaching lr on its last step, then falls to min_lr_ratio · lr on the last
-    step of all.
+    It rises linearly over the warm-up, reaching lr on its last step, then falls from lr towards min_lr_ratio · lr,
+    which the step after the last would have: no step is wasted at zero.
     """
     n_warmup = warmup_steps(n_steps, train)
     if step < n_warmup:
         return train.lr * (step + 1) / n_warmup
     if train.schedule == "constant":
         return train.lr
-    done = (step - n_warmup + 1) / max(1, n_steps - n_warmup)
+    done = (step - n_warmup) / max(1, n_steps - n_warmup)
     share = 1 - done if train.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return train.lr * (train.min_lr_ratio + (1 - train.min_lr_ratio) * share)
 

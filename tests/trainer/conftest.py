@@ -36,14 +36,14 @@ num_attention_heads = 4
 num_key_value_heads = 2
 max_position_embeddings = 256
 [train]
-steps = 12
+steps = 40
 batch = 5
 micro_batch = 2
 lr = 5e-3
 warmup_steps = 2
 dtype = "float32"
-eval_every = 4
-checkpoint_every = 4
+eval_every = 10
+checkpoint_every = 10
 n_samples = 2
 max_new_tokens = 12
 export_unless_stopping = true
@@ -108,7 +108,7 @@ def pack_rows(split: str, n_packs: int, tokenizer: Tokenizer, *, seed: int, weig
     return rows
 
 
-def write_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> FileRecord:
+def make_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> FileRecord:
     target = stage / path
     target.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist(list(rows), schema=PACKED)
@@ -118,7 +118,7 @@ def write_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> Fi
     return FileRecord(path=path, rows=len(rows), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
-def write_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: bool = False) -> Path:
+def make_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: bool = False) -> Path:
     tokenizer = make_tokenizer()
     home = run / "tokenizer"
     home.mkdir(parents=True)
@@ -133,9 +133,9 @@ def write_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: 
     train = pack_rows("train", n_train, tokenizer, seed=1, weighted=weighted)
     validation = pack_rows("validation", n_validation, tokenizer, seed=2, weighted=weighted)
     files = (
-        write_shard(stage, "kept/train/00000.arrow", train[: n_train // 2]),
-        write_shard(stage, "kept/train/00001.arrow", train[n_train // 2 :]),
-        write_shard(stage, "kept/validation/00000.arrow", validation),
+        make_shard(stage, "kept/train/00000.arrow", train[: n_train // 2]),
+        make_shard(stage, "kept/train/00001.arrow", train[n_train // 2 :]),
+        make_shard(stage, "kept/validation/00000.arrow", validation),
     )
     n = sum(len(row["ids"]) for row in (*train, *validation))  # type: ignore[arg-type]
     shards = (ShardRecord(shard=0, key="k", rows_in=n, kept=n, dropped={}, files=files),)
@@ -147,7 +147,7 @@ def write_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: 
 
 @pytest.fixture(scope="session")
 def run_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("template") / "run")
+    return make_run(tmp_path_factory.mktemp("template") / "run")
 
 
 @pytest.fixture
@@ -158,7 +158,19 @@ def run(run_template: Path, tmp_path: Path) -> Path:
     return target
 
 
-Train = Callable[..., subprocess.CompletedProcess[str]]
+@pytest.fixture
+def write_run() -> Callable[..., Path]:
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def write_run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    return lambda name: make_run(tmp_path_factory.mktemp(name) / "run")
+
+
+@pytest.fixture
+def write_shard() -> Callable[..., FileRecord]:
+    return make_shard
 
 
 def command(run: Path, *arguments: str, ranks: int = 1) -> list[str]:
@@ -168,18 +180,27 @@ def command(run: Path, *arguments: str, ranks: int = 1) -> list[str]:
     return [*launch, "-m", "trainer", str(run / "config.toml"), *arguments]
 
 
-def environment() -> dict[str, str]:
-    # one thread per process whatever the world, so that worlds of one size are bit-identical
-    return os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+class Launch:
+    """The trainer as a user starts it: in its own process, or processes."""
+
+    def start(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.Popen[str]:
+        # one thread per process whatever the world, so that equal worlds are bit-identical
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+        return subprocess.Popen(
+            command(run, *arguments, ranks=ranks),
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
+        with self.start(run, *arguments, ranks=ranks) as process:
+            out, err = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def train(run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(run, *arguments, ranks=ranks),
-        cwd=REPOSITORY,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture(scope="session")
+def launch() -> Launch:
+    return Launch()

@@ -1,0 +1,166 @@
+"""Checkpoints that survive being torn, cut, flipped and interrupted at any write."""
+
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from schemas.training import Model, Train
+from trainer import checkpoint
+from trainer.architecture import new_architecture
+from trainer.checkpoint import State
+from trainer.errors import PlanMismatch
+from trainer.model import Decoder, initialise
+from trainer.optim import make_adamw
+from trainer.stream import Cursor
+
+
+def trained(seed: int = 0, model_type: str = "qwen3") -> tuple[Decoder, torch.optim.AdamW]:
+    sizes = msgspec.convert({"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2}, Model)
+    sizes = msgspec.structs.replace(sizes, model_type=model_type)
+    model = Decoder(new_architecture(sizes, vocab_size=20))
+    initialise(model, seed=seed)
+    optimizer = make_adamw(model, Train())
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed))
+    optimizer.step()
+    return model, optimizer
+
+
+def state(n_steps: int) -> State:
+    return State(cursor=Cursor(epoch=1, step=2), n_steps=n_steps, plan={"seed": 1}, tokens=7, loss_sum=0.1)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+def test_weights_moments_and_state_come_back_bit_for_bit(model_type: str, tmp_path: Path) -> None:
+    model, optimizer = trained(0, model_type)
+    path = checkpoint.save(tmp_path, state(1), model, optimizer, keep=2)
+    other, _ = trained(1, model_type)
+    empty = make_adamw(other, Train())
+    found = checkpoint.read_state(path)
+    assert msgspec.structs.replace(found, files={}) == state(1)
+    checkpoint.restore(path, found, other, empty)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(optimizer.state[a]["exp_avg"], empty.state[b]["exp_avg"])
+        assert torch.equal(optimizer.state[a]["exp_avg_sq"], empty.state[b]["exp_avg_sq"])
+        assert torch.equal(optimizer.state[a]["step"], empty.state[b]["step"])
+
+
+def test_the_newest_two_are_kept(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in (1, 2, 3):
+        checkpoint.save(tmp_path, state(n), model, optimizer, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["LATEST", "step-00000002", "step-00000003"]
+
+
+def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    checkpoint.save(tmp_path, state(1), model, optimizer, keep=2)
+    newest = checkpoint.save(tmp_path, state(2), model, optimizer, keep=2)
+    rng = np.random.default_rng(0)
+    for file in sorted(newest.iterdir()):
+        good = file.read_bytes()
+        for _ in range(40):
+            bad = bytearray(good)
+            at = int(rng.integers(0, len(good) * 8))
+            bad[at // 8] ^= 1 << at % 8
+            file.write_bytes(bytes(bad))
+            said: list[str] = []
+            assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000001", (file.name, at)
+            assert len(said) == 1
+            assert "step-00000002" in said[0]
+            file.write_bytes(good[: int(rng.integers(0, len(good)))])
+            assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000001"
+        file.unlink()
+        assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000001"
+        file.write_bytes(good)
+    assert checkpoint.find(tmp_path, lambda _: None) == newest
+
+
+class CrashError(BaseException):
+    """The process is gone: nothing in the code under test catches this."""
+
+
+def break_at(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    """Let the k-th flush or rename from now on, counted from 0, and all after it, fail."""
+    real_fsync, real_rename = os.fsync, Path.rename
+    left = k
+
+    def count() -> None:
+        nonlocal left
+        if left == 0:
+            raise CrashError
+        left -= 1
+
+    def fsync(descriptor: int) -> None:
+        count()
+        real_fsync(descriptor)
+
+    def rename(self: Path, target: Path) -> Path:
+        count()
+        return real_rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+
+
+def test_a_crash_at_any_flush_or_rename_leaves_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, optimizer = trained()
+    found_steps: list[int] = []
+    for k in range(100):
+        home = tmp_path / str(k)
+        checkpoint.save(home, state(1), model, optimizer, keep=1)
+        break_at(monkeypatch, k)
+        try:
+            checkpoint.save(home, state(2), model, optimizer, keep=1)
+        except CrashError:
+            monkeypatch.undo()
+        else:
+            monkeypatch.undo()
+            break
+        found = checkpoint.find(home, lambda _: None)
+        assert found is not None
+        found_steps.append(checkpoint.step_of(found))
+        assert not list(home.glob(".*"))
+    # three files, their directory, the rename and its flush; then LATEST's file, rename and flush
+    assert found_steps == [1, 1, 1, 1, 1, 1, 1, 1, 2]
+
+
+def test_latest_is_believed_before_the_highest_number(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in (1, 2):
+        checkpoint.save(tmp_path, state(n), model, optimizer, keep=2)
+    (tmp_path / "LATEST").write_text("step-00000001\n")
+    assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000001"
+    (tmp_path / "LATEST").write_bytes(b"\xff../../elsewhere")
+    assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000002"
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert checkpoint.find(tmp_path, print) is None
+    assert checkpoint.find(tmp_path / "absent", print) is None
+
+
+def test_another_plan_names_every_difference(tmp_path: Path) -> None:
+    with pytest.raises(PlanMismatch) as caught:
+        checkpoint.check_plan(tmp_path, {"seed": 1, "batch": 4, "lr": 0.1}, {"seed": 2, "batch": 4, "clip": 1.0})
+    assert "  seed: 1 in the checkpoint, 2 now" in str(caught.value)
+    assert "  lr: 0.1 in the checkpoint, None now" in str(caught.value)
+    assert "  clip: None in the checkpoint, 1.0 now" in str(caught.value)
+    assert "batch" not in str(caught.value)
+
+
+def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, state(1), *trained(), keep=1)
+    assert sorted(file.name for file in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    for file in path.glob("*.safetensors"):
+        # a safetensors file starts with the length of its JSON header
+        header = file.read_bytes()
+        length = int.from_bytes(header[:8], "little")
+        assert isinstance(msgspec.json.decode(header[8 : 8 + length]), dict)

@@ -1,0 +1,270 @@
+"""The command a person gives: real processes, killed, stopped, resumed, on one rank and on two."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+import pytest
+
+from trainer.entry import main
+
+TOTAL = 40
+
+
+class Launcher(Protocol):
+    def start(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.Popen[str]: ...
+    def __call__(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]: ...
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve(run: Path) -> list[float]:
+    return [line["loss"] for line in metrics(run)[1:]]
+
+
+def weights(run: Path, step: int = TOTAL) -> tuple[bytes, bytes]:
+    home = run / "train" / "checkpoints" / f"step-{step:08d}"
+    return (home / "model.safetensors").read_bytes(), (home / "optimizer.safetensors").read_bytes()
+
+
+def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+    path = run / "train" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") > step:
+            return
+        time.sleep(0.002)
+    raise AssertionError(f"no step {step}: exit code {process.poll()}\n{process.communicate()[1]}")
+
+
+def copy(source: Path, target: Path) -> Path:
+    shutil.copytree(source, target)
+    config = target / "config.toml"
+    config.write_text(config.read_text().replace(str(source), str(target)))
+    return target
+
+
+@pytest.fixture(scope="module")
+def alone(write_run_once: Callable[[str], Path], launch: Launcher) -> Path:
+    """A run trained to its end by one process, undisturbed."""
+    run = write_run_once("alone")
+    done = launch(run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_every_step_is_logged_once_and_the_loss_falls(alone: Path) -> None:
+    lines = metrics(alone)
+    assert [line["step"] for line in lines] == list(range(TOTAL + 1))
+    assert [line["epoch"] for line in lines[1:]] == [step // 5 for step in range(TOTAL)]
+    assert [line["step"] for line in lines if line["val_loss"] is not None] == [0, 10, 20, 30, 40]
+    assert lines[-1]["val_loss"] < 0.6 * lines[0]["val_loss"]
+    assert lines[1]["lr"] == pytest.approx(2.5e-3)
+    assert [line["lr"] for line in lines[2:4]] == [5e-3, 5e-3]
+    assert 5e-4 < lines[-1]["lr"] < 5.2e-4
+    tokens_of_epoch = lines[5]["tokens"]
+    assert lines[-1]["tokens"] == 8 * tokens_of_epoch
+    assert lines[-1]["supervised"] == 8 * lines[5]["supervised"] < lines[-1]["tokens"]
+
+
+def test_samples_are_written_before_and_after_training(alone: Path) -> None:
+    samples = [json.loads(line) for line in (alone / "train" / "samples.jsonl").read_text().splitlines()]
+    assert [sample["step"] for sample in samples] == [0, 0, TOTAL, TOTAL]
+    for before, after in zip(samples[:2], samples[2:], strict=True):
+        assert {k: before[k] for k in ("id", "split", "prompt", "expected")} == {
+            k: after[k] for k in ("id", "split", "prompt", "expected")
+        }
+        assert before["split"] == "validation"
+        assert before["prompt"].endswith("<|im_start|>assistant\n")
+        assert before["expected"].endswith("<|im_end|>")
+        assert before["answer"] != after["answer"]
+
+
+def test_only_the_newest_checkpoints_are_kept(alone: Path) -> None:
+    home = alone / "train" / "checkpoints"
+    assert sorted(path.name for path in home.iterdir()) == ["LATEST", "step-00000030", "step-00000040"]
+    assert (home / "LATEST").read_text() == "step-00000040\n"
+
+
+def test_two_ranks_have_the_loss_curve_of_one(alone: Path, run: Path, launch: Launcher) -> None:
+    done = launch(run, ranks=2)
+    assert done.returncode == 0, done.stderr
+    ours, theirs = metrics(run), metrics(alone)
+    for a, b in zip(ours[1:14], theirs[1:14], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a["step"], a["epoch"], a["tokens"], a["supervised"]) == (
+            b["step"],
+            b["epoch"],
+            b["tokens"],
+            b["supervised"],
+        )
+    assert ours[0]["val_loss"] == pytest.approx(theirs[0]["val_loss"], abs=1e-6)
+    assert ours[-1]["val_loss"] == pytest.approx(theirs[-1]["val_loss"], abs=1e-3)
+
+
+def test_a_killed_run_resumes_bit_for_bit(alone: Path, run: Path, launch: Launcher) -> None:
+    process = launch.start(run)
+    wait_for_step(process, run, 13)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    done = launch(run)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step" in done.stdout
+    assert weights(run) == weights(alone)
+    assert curve(run) == curve(alone)
+    assert [line["step"] for line in metrics(run)] == list(range(TOTAL + 1))
+    assert metrics(run)[-1]["val_loss"] == metrics(alone)[-1]["val_loss"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_at_the_next_step_and_exits_0(
+    number: signal.Signals, alone: Path, run: Path, launch: Launcher
+) -> None:
+    process = launch.start(run, "--set", "train.log_every=1")
+    wait_for_step(process, run, 2)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    last_line = out.splitlines()[-1]
+    assert last_line.endswith(f"-m trainer {run}/config.toml --set train.log_every=1")
+    stopped_at = metrics(run)[-1]["step"]
+    assert (run / "train" / "checkpoints" / "LATEST").read_text() == f"step-{stopped_at:08d}\n"
+    if number is signal.SIGTERM:
+        done = launch(run)
+        assert f"resuming after step {stopped_at} of 40" in done.stdout
+        assert weights(run) == weights(alone)
+
+
+def test_a_dead_rank_ends_the_run_and_one_rank_finishes_it(alone: Path, run: Path, launch: Launcher) -> None:
+    process = launch.start(run, ranks=2)
+    wait_for_step(process, run, 12)
+    children = psutil.Process(process.pid).children(recursive=True)
+    (rank_1,) = [child for child in children if child.environ().get("RANK") == "1"]
+    rank_1.kill()
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    done = launch(run)
+    assert done.returncode == 0, done.stderr
+    assert "resuming after step 10" in done.stdout
+    for ours, theirs in zip(curve(run)[:14], curve(alone)[:14], strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert curve(run)[-1] == pytest.approx(curve(alone)[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_torn_checkpoint_is_left_for_the_one_before(
+    name: str, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(alone, tmp_path / "run")
+    torn = run / "train" / "checkpoints" / "step-00000040" / name
+    torn.write_bytes(torn.read_bytes()[:-3])
+    assert main([str(run / "config.toml")]) == 0
+    out = capsys.readouterr().out
+    assert "step-00000040: " in out
+    assert "trying the checkpoint before it" in out
+    assert "resuming after step 30 of 40" in out
+    assert [line["step"] for line in metrics(run)] == list(range(TOTAL + 1))
+
+
+def test_a_finished_run_has_nothing_left_to_do(alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = copy(alone, tmp_path / "run")
+    assert main([str(run / "config.toml")]) == 0
+    assert "resuming after step 40 of 40" in capsys.readouterr().out
+    assert curve(run) == curve(alone)
+    assert weights(run) == weights(alone)
+
+
+def test_another_plan_is_refused_naming_both_sides_and_fresh_starts_over(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(alone, tmp_path / "run")
+    change = [str(run / "config.toml"), "--set", "train.lr=1e-3", "--set", "train.steps=2"]
+    assert main(change) == 2
+    error = capsys.readouterr().err
+    assert "  steps: 40 in the checkpoint, 2 now" in error
+    assert "  train.lr: 0.005 in the checkpoint, 0.001 now" in error
+    assert "--fresh" in error
+    assert main([*change, "--fresh"]) == 0
+    assert [line["step"] for line in metrics(run)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_flipped_bit_in_a_shard_stops_every_rank(ranks: int, run: Path, launch: Launcher) -> None:
+    shard = run / "pack" / "kept" / "train" / "00001.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 4
+    shard.write_bytes(bytes(data))
+    done = launch(run, ranks=ranks)
+    assert done.returncode == 3 if ranks == 1 else done.returncode != 0
+    assert done.stderr.count("00001.arrow: the shard is damaged: sha256 is") == 1
+    assert "make data" in done.stderr
+    assert not (run / "train").exists()
+
+
+def test_divergence_names_the_step_and_its_conversations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run / "config.toml"), "--set", "train.lr=1e9", "--set", "train.n_samples=0"]) == 3
+    error = capsys.readouterr().err
+    assert "train.jsonl:" in error
+    assert "the weights were not changed by this step" in error.lower()
+    assert "Lower [train] lr" in error
+
+
+def test_missing_data_says_make_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "pack")
+    assert main([str(run / "config.toml")]) == 3
+    assert "make data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("train.epochs=2", "epochs = 2 and steps = 40 are both set; drop one"),
+        ("train.warmup_ratio=0.1", "warmup_steps = 2 and warmup_ratio = 0.1 are both set"),
+        ("train.learning_rate=1", "unknown key 'learning_rate'"),
+        ("train.lr=-1", "[train] lr = -1"),
+        ("model.num_key_value_heads=3", "num_key_value_heads 3 does not divide num_attention_heads 4"),
+        ("model.path='x'", "path and hidden_size"),
+        ("seed=-1", "seed = -1"),
+    ],
+)
+def test_a_bad_config_exits_2_and_says_what_to_do(
+    assignment: str, said: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(run / "config.toml"), "--set", assignment]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_dry_run_says_what_it_would_do_and_writes_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(run / "config.toml"), "--dry-run"]) == 0
+    out = {line[:17].strip(): line[18:] for line in capsys.readouterr().out.splitlines()}
+    assert out["model"] == "llama, 40,608 parameters, vocabulary 304"
+    assert out["steps per epoch"] == "5"
+    assert out["total steps"] == "40 (8.00 epochs, 2 warm-up)"
+    assert out["arithmetic"] == "float32 on 1 × cpu"
+    assert not (run / "train").exists()
+
+
+def test_help_is_written_for_people_and_needs_no_torch() -> None:
+    code = (
+        "import sys, trainer.entry as e\n"
+        "try: e.main(['--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'rich', 'pyarrow', 'numpy', 'tokenizers'} & set(sys.modules)))"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "[]"
+    for option in ("CONFIG", "--run", "--set", "--fresh", "--dry-run", "torchrun", "exit codes"):
+        assert option in done.stdout

@@ -1,0 +1,119 @@
+"""The export, as transformers sees it."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from schemas.training import Model
+from trainer.architecture import hugging_face_config, new_architecture
+from trainer.errors import DataError
+from trainer.export import export
+from trainer.generate import generate, read_generation_config
+from trainer.model import Decoder, initialise
+from trainer.weights import load_pretrained, to_hugging_face
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS = {
+    "llama": {},
+    "llama3": {"rope_scaling": LLAMA3, "tie_word_embeddings": False, "rope_theta": 500_000.0},
+    "mistral": {"model_type": "mistral", "head_dim": 16},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen3": {"model_type": "qwen3", "head_dim": 16},
+}
+
+
+def model_of(name: str) -> Decoder:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    model = Decoder(new_architecture(msgspec.convert(sizes | MODELS[name], Model), vocab_size=304))
+    initialise(model, seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_loads_it_with_a_logit_difference_of_0(name: str, run: Path, tmp_path: Path) -> None:
+    model = model_of(name)
+    export(tmp_path / "export", model, run=run, generation=read_generation_config(run), dtype="float32")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    family = MODELS[name].get("model_type", "llama")
+    assert type(loaded).__name__ == f"{str(family).capitalize()}ForCausalLM"
+    # the same class, filled by hand with the weights in memory
+    by_hand = transformers.AutoModelForCausalLM.from_config(loaded.config)
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+    report = by_hand.load_state_dict(to_hugging_face(parameters, model.architecture), strict=False)
+    assert report.unexpected_keys == []
+    assert set(report.missing_keys) <= {"lm_head.weight"}
+    ids = torch.arange(2, 60)
+    with torch.no_grad():
+        theirs = loaded(ids[None]).logits[0]
+        assert (theirs - by_hand.eval()(ids[None]).logits[0]).abs().max() == 0.0
+        assert (theirs - model.logits(ids, (58,))).abs().max() <= 1e-5
+
+
+def test_it_answers_as_the_trainer_does_and_knows_every_stop_token(run: Path, tmp_path: Path) -> None:
+    model = model_of("llama")
+    generation = read_generation_config(run)
+    export(tmp_path / "export", model, run=run, generation=generation, dtype="float32")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
+    assert set(loaded.generation_config.eos_token_id) == generation.stop_ids() == {301, 303}
+    prompt = [302, 60, 70, 80]
+    ours = generate(model, prompt, stop_ids=generation.stop_ids(), max_new_tokens=20, temperature=0.0, seed=0)
+    theirs = loaded.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)[0, len(prompt) :]
+    assert theirs.tolist() == list(ours.ids)
+
+
+def test_tokenizer_and_template_travel_with_it(run: Path, tmp_path: Path) -> None:
+    export(tmp_path / "export", model_of("qwen2"), run=run, generation=read_generation_config(run), dtype="float32")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (tmp_path / "export" / name).read_bytes() == (run / "tokenizer" / name).read_bytes()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "export")
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "one"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_bfloat16_halves_the_weights(run: Path, tmp_path: Path) -> None:
+    export(tmp_path / "export", model_of("llama"), run=run, generation=read_generation_config(run), dtype="bfloat16")
+    assert {t.dtype for t in load_file(tmp_path / "export" / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((tmp_path / "export" / "config.json").read_text())["torch_dtype"] == "bfloat16"
+
+
+def test_the_trainer_starts_again_from_its_own_export(run: Path, tmp_path: Path) -> None:
+    model = model_of("qwen3")
+    export(tmp_path / "export", model, run=run, generation=read_generation_config(run), dtype="float32")
+    again, notices = load_pretrained(tmp_path / "export", vocab_size=304)
+    assert notices == []
+    assert again.architecture == model.architecture
+    for (name, a), (_, b) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_failed_export_leaves_the_one_before(run: Path, tmp_path: Path) -> None:
+    generation = read_generation_config(run)
+    export(tmp_path / "export", model_of("llama"), run=run, generation=generation, dtype="float32")
+    before = (tmp_path / "export" / "config.json").read_bytes()
+    (run / "tokenizer" / "chat_template.jinja").unlink()
+    with pytest.raises(DataError, match=r"chat_template\.jinja: not found"):
+        export(tmp_path / "export", model_of("qwen2"), run=run, generation=generation, dtype="float32")
+    assert (tmp_path / "export" / "config.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_the_config_names_no_switch_that_transformers_does_not_know() -> None:
+    config = hugging_face_config(new_architecture(Model(model_type="qwen2"), vocab_size=9), dtype="float32")
+    assert not {"qkv_bias", "o_bias", "qk_norm"} & set(config)
+    assert config["architectures"] == ["Qwen2ForCausalLM"]

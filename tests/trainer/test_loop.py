@@ -1,0 +1,58 @@
+"""A step that goes wrong, seen from inside."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.training import Model, Train
+from trainer.console import Reporter
+from trainer.errors import Diverged
+from trainer.inputs import open_inputs, vocabulary_size
+from trainer.job import Job
+from trainer.loop import Training, build_model
+from trainer.stream import order
+from trainer.world import World
+
+ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+
+
+def training_of(run: Path, model: Model, train: Train) -> Training:
+    job = Job(run=run, seed=7, model=model, train=train, resume="")
+    job.home.mkdir()
+    inputs = open_inputs(run, ALONE)
+    decoder, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer))
+    return Training(job, ALONE, Reporter(is_silent=True), inputs, decoder)
+
+
+def test_a_loss_that_is_not_finite_names_the_conversations_of_its_packs_and_changes_nothing(run: Path) -> None:
+    sizes = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, tie_word_embeddings=False)
+    training = training_of(run, sizes, Train(batch=5, steps=9, dtype="float32"))
+    packs = training.inputs.packs
+    first_step = order(len(packs), seed=7, epoch=0)[:5].tolist()
+    held = {token: [p for p in first_step if token in packs.tokens(p)[0]] for token in range(304)}
+    token, bad = next((token, bad) for token, bad in held.items() if len(bad) == 1)
+    with torch.no_grad():
+        training.model.embed_tokens.weight[token] = torch.nan
+    before = [parameter.detach().clone() for parameter in training.model.parameters()]
+    with pytest.raises(Diverged) as caught:
+        training.advance()
+    assert f"step 1 (epoch 0, lr 2e-05): the loss is not finite on {', '.join(packs.ids(bad))[:200]}" in str(
+        caught.value
+    )
+    innocent = packs.ids([pack for pack in first_step if pack not in bad])
+    assert not {f" {name}," for name in innocent} & {f"{word}" for word in str(caught.value).split()}
+    for old, new in zip(before, training.model.parameters(), strict=True):
+        assert np.array_equal(old.numpy(), new.detach().numpy(), equal_nan=True)
+
+
+def test_only_matrices_decay(run: Path) -> None:
+    training = training_of(
+        run, Model(hidden_size=16, num_attention_heads=2, model_type="qwen2"), Train(weight_decay=0.1)
+    )
+    decayed, plain = training.optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert {parameter.dim() for parameter in decayed["params"]} == {2}
+    assert {parameter.dim() for parameter in plain["params"]} == {1}
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(training.model.parameters()))
