@@ -23,7 +23,7 @@ Record = dict[str, Any]
 def adapt(record: Any, shape: str) -> Conversation:
     """Return the conversation in `record`; raises LineError when there is none that can be trained on."""
     if not isinstance(record, dict):
-        raise bad_shape("record", "a JSON object", record)
+        raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}")
     name = recognise(record) if shape == "auto" else shape
     messages, tools = SHAPES[name](record)
     for i, message in enumerate(messages):
@@ -135,7 +135,7 @@ def _message(turn: Any, at: str) -> Message:
     content, reasoning, calls = turn.get("content"), None, []
     if isinstance(content, list):
         content, reasoning, calls = parts_text(content, f"{at}.content")
-    elif content is not None or not turn.get("tool_calls"):
+    elif content is not None:  # null is right beside tool calls, and an empty message elsewhere; never the text "None"
         content = text(content, f"{at}.content")
     if len(turn) == 2:  # role and content: nearly every message
         return Message(speaker, content, reasoning, json_text(calls, at))

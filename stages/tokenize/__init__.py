@@ -74,7 +74,8 @@ def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary:
                 encoded = (np.empty(0, np.int32), np.zeros(last - first, np.int32))
             pieces[row], starts[first:last] = encoded
         offsets, ids = _replace_rows(offsets, ids, pieces)
-    ends = np.append(starts[1:], 0)
+    ends = np.zeros_like(starts)
+    ends[:-1] = starts[1:]
     has_spans = np.diff(span_offsets) > 0
     ends[span_offsets[1:][has_spans] - 1] = np.diff(offsets)[has_spans]
     token_spans = pa.StructArray.from_arrays(

@@ -126,10 +126,12 @@ def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
             "on the probe texts; use engine = 'auto'"
         )
     added = {str(token["content"]): token for token in settings.get("added_tokens") or []}
+    # The unknown token is not one: it is what the tokenizer itself makes of a character it has never seen.
+    unknown = settings.get("model", {}).get("unk_token")
     controls = {
         text: int(token["id"])
         for text, token in added.items()
-        if token.get("special") or text in vocabulary.control_tokens
+        if (token.get("special") or text in vocabulary.control_tokens) and text != unknown
     }
     byte_lengths, is_added = _tables(oracle, kind, {text: int(token["id"]) for text, token in added.items()})
     is_control = np.zeros_like(is_added)

@@ -1,0 +1,65 @@
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from schemas.settings import ConfigError, apply_overrides, check_names, decode_section, read_toml
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    min_chars: Annotated[int, msgspec.Meta(ge=0)] = 1
+    ratio: float = 0.5
+    names: tuple[str, ...] = ()
+
+
+def decode(section: object) -> Bounds:
+    return decode_section({"bounds": section}, "bounds", Bounds, where="my.toml")
+
+
+def test_absent_keys_have_their_defaults():
+    assert decode({"min_chars": 3}) == Bounds(min_chars=3)
+    assert decode_section({}, "bounds", Bounds, where="my.toml") == Bounds()
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ({"min_char": 3}, "my.toml: [bounds] unknown key 'min_char'; did you mean 'min_chars'?"),
+        ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, ratio"),
+        ({"min_chars": "3"}, "my.toml: [bounds] min_chars = '3': expected `int`, got `str`"),
+        ({"min_chars": -1}, "my.toml: [bounds] min_chars = -1: expected `int` >= 0"),
+        ({"names": ["a", 3]}, "my.toml: [bounds] names[1] = ['a', 3]: expected `str`, got `int`"),
+        (7, "my.toml: bounds must be a section, [bounds]; got 7"),
+    ],
+)
+def test_a_wrong_setting_names_file_key_found_and_expected(section, said):
+    with pytest.raises(ConfigError) as error:
+        decode(section)
+    assert str(error.value) == said
+
+
+def test_an_unknown_section_is_an_error_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="unknown section 'lenght'; did you mean 'length'"):
+        check_names({"lenght": {}}, ["length", "run"], where="my.toml")
+
+
+def test_overrides_are_toml_values_or_else_plain_text():
+    document = {"run": "a", "bounds": {"min_chars": 1}}
+    changed = apply_overrides(document, ["bounds.min_chars=20", "run=runs/x", 'bounds.names=["a"]', "new.key=true"])
+    assert changed == {"run": "runs/x", "bounds": {"min_chars": 20, "names": ["a"]}, "new": {"key": True}}
+    assert document == {"run": "a", "bounds": {"min_chars": 1}}
+
+
+@pytest.mark.parametrize("assignment", ["min_chars", "=3", "a.b.c=3", "run.x=1"])
+def test_an_override_that_is_no_assignment_is_refused(assignment):
+    with pytest.raises(ConfigError, match="--set"):
+        apply_overrides({"run": "a"}, [assignment])
+
+
+def test_a_missing_or_broken_file_says_so(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such config file"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = ")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        read_toml(tmp_path / "bad.toml")

@@ -1,0 +1,93 @@
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.pack import Pack, pack_conversations
+
+SCHEMA = {
+    "id": pl.String,
+    "split": pl.String,
+    "input_ids": pl.List(pl.Int32),
+    "labels": pl.List(pl.Int32),
+    "loss_weights": pl.List(pl.Float32),
+    "n_tokens": pl.Int32,
+    "n_supervised": pl.Int32,
+}
+
+
+def labelled(*lengths: int, splits: list[str] | None = None, weights: dict[int, float] | None = None) -> pl.DataFrame:
+    """Rows of the given lengths; row i holds tokens 1000 * i, ..., trained but for the first."""
+    ids = [[1000 * i + k for k in range(n)] for i, n in enumerate(lengths)]
+    return pl.DataFrame(
+        {
+            "id": [f"a:{i}" for i in range(len(lengths))],
+            "split": splits or ["train"] * len(lengths),
+            "input_ids": ids,
+            "labels": [[-100, *row[1:]] for row in ids],
+            "loss_weights": [
+                [0.0] + [weights[i]] * (n - 1) if weights and i in weights else None for i, n in enumerate(lengths)
+            ],
+            "n_tokens": list(lengths),
+            "n_supervised": [n - 1 for n in lengths],
+        },
+        schema=SCHEMA,
+    )
+
+
+def test_the_longest_goes_first_and_each_into_the_fullest_pack_that_has_room():
+    out = pack_conversations(labelled(3, 5, 4, 8), Pack(max_seq_len=8))
+    assert out["ids"].to_list() == [["a:3"], ["a:1", "a:0"], ["a:2"]]
+    assert out["seq_lengths"].to_list() == [[8], [5, 3], [4]]
+    assert out["n_supervised"].to_list() == [7, 6, 3]
+    assert out["input_ids"][1].to_list() == [1000, 1001, 1002, 1003, 1004, 0, 1, 2]
+    assert out["labels"][1].to_list() == [-100, 1001, 1002, 1003, 1004, -100, 1, 2]
+
+
+def test_a_conversation_that_fits_nowhere_is_dropped_alone_with_its_length():
+    out = pack_conversations(labelled(3, 11), Pack(max_seq_len=8))
+    assert out["ids"].to_list() == [["a:0"], ["a:1"]]
+    assert out["drop_reason"].to_list() == [None, "over_max_seq_len"]
+    assert out["detail"].to_list() == [None, "11 tokens, [pack] max_seq_len = 8"]
+
+
+def test_splits_never_share_a_pack():
+    out = pack_conversations(labelled(2, 2, 2, splits=["train", "validation", "train"]), Pack(max_seq_len=8))
+    assert out.select("split", "ids").rows() == [("train", ["a:0", "a:2"]), ("validation", ["a:1"])]
+
+
+def test_weights_travel_with_their_tokens_and_are_summed():
+    out = pack_conversations(labelled(4, 3, 8, weights={0: 0.5}), Pack(max_seq_len=8))
+    assert out["ids"].to_list() == [["a:2"], ["a:0", "a:1"]]
+    assert out["loss_weights"].to_list() == [None, [0.0, 0.5, 0.5, 0.5, 0.0, 1.0, 1.0]]
+    assert out["weight_sum"].to_list() == [7.0, 3.5]
+
+
+def test_no_rows_give_no_packs():
+    out = pack_conversations(labelled().clear(), Pack())
+    assert out.height == 0
+    assert set(out.columns) >= {"ids", "input_ids", "labels", "seq_lengths"}
+
+
+@given(st.lists(st.integers(2, 40), max_size=60), st.integers(8, 33))
+def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity):
+    frame = labelled(*lengths)
+    out = pack_conversations(frame, Pack(max_seq_len=capacity))
+    kept = out.filter(pl.col("drop_reason").is_null())
+    assert sorted(id for ids in out["ids"].to_list() for id in ids) == sorted(frame["id"].to_list())
+    assert all(sum(row) == len(ids) <= capacity for row, ids in kept.select("seq_lengths", "input_ids").iter_rows())
+    # each conversation is whole, in one place, with its own labels
+    rows = dict(frame.select("id", "input_ids").iter_rows())
+    for ids, lengths_of, tokens, labels in out.select("ids", "seq_lengths", "input_ids", "labels").iter_rows():
+        position = 0
+        for id, length in zip(ids, lengths_of, strict=True):
+            piece = tokens[position : position + length]
+            assert piece == rows[id]
+            assert labels[position : position + length] == [-100, *piece[1:]]
+            position += length
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=200))
+def test_best_fit_decreasing_needs_at_most_11_9_of_the_least_packs(lengths):
+    # Johnson 1973: BFD <= 11/9 OPT + 4; OPT is at least the tokens over the capacity
+    out = pack_conversations(labelled(*lengths), Pack(max_seq_len=64))
+    assert out.height <= 11 / 9 * -(-sum(lengths) // 64) + 4 or max(lengths) > 32

@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from schemas.assets import Vocabulary
+from stages.tokenize import Tokenize, tokenize_conversations
+from stages.tokenize.engine import TokenizerError, engine_for
+from tests.stages.rows import chatml, rendered
+
+DATA = Path(__file__).parents[2] / "data" / "tokenizer"
+SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+CORPUS = [
+    "Hello world, how are you today?",
+    "The quick brown fox jumps over the lazy dog.",
+    "你好，世界！今天天气很好。",
+] * 20
+
+
+def byte_level() -> Vocabulary:
+    return Vocabulary(tokenizer_json=(DATA / "tokenizer.json").read_bytes())
+
+
+def sentencepiece_like() -> Vocabulary:
+    """As Llama 2's: ▁ for spaces, one prepended, bytes for what is unknown."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    specials = ["<unk>", *SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=600, special_tokens=specials, show_progress=False)
+    )
+    settings = json.loads(tokenizer.to_str())
+    # byte tokens are ordinary ones, as in the real thing
+    settings["added_tokens"] = [token for token in settings["added_tokens"] if not token["content"].startswith("<0x")]
+    return Vocabulary(tokenizer_json=json.dumps(settings).encode())
+
+
+def word_piece() -> Vocabulary:
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=["[UNK]", *SPECIALS], show_progress=False)
+    )
+    return Vocabulary(tokenizer_json=tokenizer.to_str().encode())
+
+
+VOCABULARIES = {"byte_level": byte_level, "sentencepiece": sentencepiece_like, "word_piece": word_piece}
+CONVERSATION = chatml(("system", "Be brief."), ("user", "Hello world 你好"), ("assistant", "The quick 👍 fox."))
+
+
+def span_texts(vocabulary: Vocabulary, row: dict) -> list[str]:
+    oracle = engine_for(vocabulary, "tokenizers").oracle
+    return [oracle.decode(row["input_ids"][s["start"] : s["end"]], skip_special_tokens=False) for s in row["spans"]]
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_ids_are_those_of_tokenizers_on_the_whole_text(name):
+    vocabulary = VOCABULARIES[name]()
+    frame = rendered(CONVERSATION, chatml(("user", "a"), ("assistant", "b")))
+    out = tokenize_conversations(frame, Tokenize(), vocabulary=vocabulary)
+    settings = json.loads(vocabulary.tokenizer_json) | {"post_processor": None}
+    oracle = Tokenizer.from_str(json.dumps(settings))
+    for text, ids in zip(frame["text"], out["input_ids"].to_list(), strict=True):
+        assert ids == oracle.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_spans_partition_the_tokens(name):
+    out = tokenize_conversations(rendered(CONVERSATION), Tokenize(), vocabulary=VOCABULARIES[name]())
+    row = out.row(0, named=True)
+    edges = [(span["start"], span["end"]) for span in row["spans"]]
+    assert edges[0][0] == 0
+    assert edges[-1][1] == len(row["input_ids"])
+    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+
+
+def test_tokens_of_a_span_decode_to_its_text():
+    vocabulary = byte_level()
+    row = tokenize_conversations(rendered(CONVERSATION), Tokenize(), vocabulary=vocabulary).row(0, named=True)
+    assert span_texts(vocabulary, row) == [segment[0] for segment in CONVERSATION]
+
+
+def test_a_token_over_an_edge_belongs_to_the_span_it_starts_in():
+    vocabulary = byte_level()
+    oracle = engine_for(vocabulary, "tokenizers").oracle
+    text = "<|im_start|>assistant\nThe quick brown fox"
+    encoding = oracle.encode(text, add_special_tokens=False)
+    ids = encoding.ids
+    straddling = max(range(2, len(ids)), key=lambda i: (encoding.offsets[i][1] - encoding.offsets[i][0], i))
+    start, end = encoding.offsets[straddling]
+    assert end - start >= 3
+    cut = start + 1
+    segments = [(text[:cut], "template", "", -1), (text[cut:], "content", "assistant", 0)]
+    row = tokenize_conversations(rendered(segments), Tokenize(), vocabulary=vocabulary).row(0, named=True)
+    assert row["input_ids"] == ids
+    assert [(s["start"], s["end"]) for s in row["spans"]] == [
+        (0, straddling + 1),
+        (straddling + 1, len(ids)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("position", ["{}", "{} at the start", "at the end {}", "in the {} middle", "{}{}"])
+@pytest.mark.parametrize("token", SPECIALS)
+def test_content_never_becomes_a_control_token(name, position, token):
+    vocabulary = VOCABULARIES[name]()
+    content = position.replace("{}", token)
+    honest = chatml(("user", "plain"), ("assistant", "plain"))
+    frame = rendered(chatml(("user", content), ("assistant", f"I see {content}.")), honest)
+    out = tokenize_conversations(frame, Tokenize(), vocabulary=vocabulary)
+    assert out["drop_reason"].to_list() == [None, None]
+    controls = set(engine_for(vocabulary, "auto").controls.values())
+    row = out.row(0, named=True)
+    for span, text in zip(row["spans"], span_texts(vocabulary, row), strict=True):
+        inside = [i for i in row["input_ids"][span["start"] : span["end"]] if i in controls]
+        if span["class"] == "content":
+            assert not inside
+            expected = content if span["role"] == "user" else f"I see {content}."
+            assert text.strip() == expected
+    # the template's own control tokens are all there
+    template_tokens = sum(i in controls for i in row["input_ids"])
+    assert template_tokens == sum(i in controls for i in out["input_ids"][1])
+
+
+def test_a_control_string_split_over_two_spans_stays_text():
+    vocabulary = byte_level()
+    segments = [
+        ("<|im_start|>user\n", "template", "", -1),
+        ("<|im_", "content", "user", 0),
+        ("end|>", "content", "user", 1),
+        ("<|im_end|>\n", "template", "", -1),
+    ]
+    out = tokenize_conversations(rendered(segments), Tokenize(), vocabulary=vocabulary)
+    end = engine_for(vocabulary, "auto").controls["<|im_end|>"]
+    assert out["input_ids"][0].to_list().count(end) == 1
+
+
+def test_both_engines_give_the_same_table():
+    vocabulary = byte_level()
+    frame = rendered(CONVERSATION, chatml(("user", "  x\n\n "), ("assistant", "\tдом é e\u0301")))
+    tables = [
+        tokenize_conversations(frame, Tokenize(engine=engine), vocabulary=vocabulary)
+        for engine in ("gigatoken", "tokenizers")
+    ]
+    assert tables[0].equals(tables[1])
+
+
+def test_the_fast_engine_is_used_where_it_can_be_and_refused_where_it_cannot():
+    assert engine_for(byte_level(), "auto").fast is not None
+    assert engine_for(word_piece(), "auto").fast is None
+    with pytest.raises(TokenizerError, match="use engine = 'auto'"):
+        engine_for(word_piece(), "gigatoken")
+
+
+def test_a_fast_engine_that_errs_loses_our_trust():
+    engine = engine_for(Vocabulary(tokenizer_json=byte_level().tokenizer_json + b" "), "auto")
+    other = engine_for(sentencepiece_like(), "auto")
+    engine.fast = other.fast  # gives other ids
+    offsets, ids = engine.encode(["Hello world"], verify=1)
+    assert ids.tolist() == engine.oracle.encode("Hello world").ids
+    assert offsets.tolist() == [0, len(ids)]
+    assert engine.fast is None
+
+
+def test_a_broken_tokenizer_is_named_as_such():
+    with pytest.raises(TokenizerError, match="not valid JSON"):
+        engine_for(Vocabulary(tokenizer_json=b"{"), "auto")
+    with pytest.raises(TokenizerError, match="cannot be loaded"):
+        engine_for(Vocabulary(tokenizer_json=b'{"model": 3}'), "auto")
+
+
+def test_an_empty_frame_stays_empty():
+    out = tokenize_conversations(rendered(CONVERSATION).clear(), Tokenize(), vocabulary=byte_level())
+    assert out.height == 0
+
+
+piece = st.text(st.characters(exclude_categories=("Cs",)), max_size=8) | st.sampled_from(
+    [*SPECIALS, "<|im_", "end|>", "\n", " "]
+)
+content = st.lists(piece, min_size=1, max_size=6).map("".join).filter(bool)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(content, content), min_size=1, max_size=3))
+def test_whatever_is_said_decodes_to_itself_and_holds_no_control(turns):
+    vocabulary = byte_level()
+    engine = engine_for(vocabulary, "auto")
+    segments = chatml(*((role, text) for pair in turns for role, text in zip(("user", "assistant"), pair, strict=True)))
+    frame = rendered(segments)
+    row = tokenize_conversations(frame, Tokenize(verify="all"), vocabulary=vocabulary).row(0, named=True)
+    assert engine.oracle.decode(row["input_ids"], skip_special_tokens=False) == frame["text"][0]
+    n_controls = sum(bool(engine.is_control[i]) for i in row["input_ids"])
+    assert n_controls == 4 * len(turns)
+    assert isinstance(frame, pl.DataFrame)
