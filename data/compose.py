@@ -1,5 +1,7 @@
 """Conversations out of independent skills: openings, questions, follow-ups, things to remember, farewells."""
 
+import itertools
+import math
 import random
 from dataclasses import dataclass, replace
 
@@ -40,7 +42,9 @@ def draw_language(rng: random.Random) -> Language:
 
 def draw_skill(rng: random.Random, language: Language) -> Skill:
     """Draw a skill; one with more to learn comes up more often."""
-    weights = [skill.weight * len(seen_facts(skill)) ** 0.7 for skill in language.skills]
+    # the power 3/4 by square roots, which are exact to the last bit on every machine; pow is not
+    sizes = [len(seen_facts(skill)) for skill in language.skills]
+    weights = [skill.weight * math.sqrt(n * math.sqrt(n)) for skill, n in zip(language.skills, sizes, strict=True)]
     point = rng.random() * sum(weights)
     for skill, weight in zip(language.skills, weights, strict=True):
         point -= weight
@@ -70,36 +74,36 @@ def converse(rng: random.Random, language: Language, *, with_system: bool) -> Re
     """Draw a conversation of two to about eight turns."""
     talk = language.talk
     topics: list[str] = []
-    turns: list[Turn] = []
+    blocks: list[list[Turn]] = []  # a question and its follow-ups stay together
     for _ in range(2 + below(rng, 2)):
-        topic, more = draw_topic(rng, language)
+        topic, turns = draw_topic(rng, language)
         topics.append(topic)
-        turns += more
+        blocks.append(turns)
     if rng.random() < 0.12:
-        turns.insert(below(rng, len(turns) + 1), pick(rng, talk.chat))
+        blocks.insert(below(rng, len(blocks) + 1), [pick(rng, talk.chat)])
     memory = rng.random()
     if memory < 0.35:
         told, asked = small_talk.name_memory(rng, talk, small_talk.seen_names(talk))
-        turns.insert(1 + below(rng, len(turns)), asked)
-        turns.insert(0, told)
+        blocks.insert(1 + below(rng, len(blocks)), [asked])
+        blocks.insert(0, [told])
         topics.append("name")
     elif memory < 0.5:
         told, asked = small_talk.favourite_memory(rng, talk)
-        place = below(rng, len(turns))
-        turns.insert(place + 1 + below(rng, len(turns) - place), asked)
-        turns.insert(place, told)
+        place = below(rng, len(blocks))
+        blocks.insert(place + 1 + below(rng, len(blocks) - place), [asked])
+        blocks.insert(place, [told])
         topics.append("favourite")
     elif memory < 0.7:
-        turns.insert(0, pick(rng, talk.greetings))
+        blocks.insert(0, [pick(rng, talk.greetings)])
     system = None
     if with_system:
         system, asked_persona = small_talk.system_prompt(rng, talk)
         if asked_persona:
-            turns.insert(below(rng, len(turns) + 1), asked_persona)
+            blocks.insert(below(rng, len(blocks) + 1), [asked_persona])
     if rng.random() < 0.3:
-        turns.append(pick(rng, talk.farewells))
+        blocks.append([pick(rng, talk.farewells)])
     messages = [("system", system)] if system else []
-    for question, answer in turns:
+    for question, answer in itertools.chain.from_iterable(blocks):
         messages += [("user", question), ("assistant", answer)]
     return Record(messages=tuple(messages), language=language.code, topics=tuple(sorted(set(topics))))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from compose import MAX_SIMILARITY, Composer, Message, Record
+from compose import Composer, Message, Record
 from shapes import WRITERS, dump
 from similarity import jaccard, shingles
 from skills import pick, shuffled
@@ -152,7 +152,7 @@ def malformed(composer: Composer, shape: str) -> Iterator[tuple[str, bytes]]:
             {"role": "narrator", "content": "A knock."},
         )
         answer = {"role": "assistant", "content": "It is only me, a small chat model."}
-        yield "wrong_type", dump({shape: "user: Hello! assistant: Hello!"})
+        yield "wrong_type", dump({shape: ["Hello, who is there?", answer]})
         yield "wrong_type", dump({shape: [hello | {"content": 42}, answer]})
         yield "unknown_role", dump({shape: [hello, narrator, answer]})
         yield "null_content", dump({shape: [hello | {"content": None}, answer]})
@@ -166,7 +166,3 @@ def malformed_sharegpt() -> Iterator[tuple[str, bytes]]:
     yield "unknown_role", dump({"conversations": [human, gpt | {"from": "narrator"}, gpt]})
     yield "no_answer", dump({"conversations": [human]})
     yield "empty_content", dump({"conversations": [human, gpt | {"value": ""}]})
-    yield "null_content", dump({"conversations": [human | {"value": None}, gpt]})
-
-
-assert MAX_SIMILARITY < MIN_NEAR  # noqa: S101 - ordinary records must never look like planted duplicates

@@ -143,29 +143,21 @@ def test_every_good_record_is_a_conversation_within_its_planted_length() -> None
         assert (n_chars > bounds["max_chars"]) == (id_ in ids("too_long")), id_
 
 
-def fault(line: bytes) -> str:
-    """Name what is wrong with a line, by hand."""
+def read_strictly(line: bytes) -> Any:
+    """Read a line as JSON; raises KeyError when an object names a key twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in pairs}) < len(pairs):
             raise KeyError
         return dict(pairs)
 
-    try:
-        record = json.loads(line.decode(), object_pairs_hook=unique)
-    except UnicodeDecodeError:
-        return "bad_utf8"
-    except KeyError:
-        return "duplicate_key"
-    except json.JSONDecodeError:
-        return "bad_json"
-    try:
-        json.dumps(record, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return "lone_surrogate"
-    turns = record.get("messages", record.get("conversations", 0)) if isinstance(record, dict) else 0
-    if not isinstance(turns, list):
-        return "bad_shape" if turns else "unknown_shape"
+    return json.loads(line.decode(), object_pairs_hook=unique)
+
+
+def fault_of_turns(turns: Any) -> str:
+    """Name what is wrong with a list of messages, by hand."""
+    if not all(isinstance(turn, dict) for turn in turns):
+        return "bad_shape"
     roles = [turn.get("role", turn.get("from")) for turn in turns]
     contents = [turn.get("content", turn.get("value")) for turn in turns]
     if any(isinstance(content, int) for content in contents):
@@ -175,6 +167,23 @@ def fault(line: bytes) -> str:
     if not all(contents):
         return "empty_message"
     return "nothing" if {"assistant", "gpt"} & set(roles) else "no_answer"
+
+
+def fault(line: bytes) -> str:
+    """Name what is wrong with a line, by hand."""
+    try:
+        record = read_strictly(line)
+        json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeDecodeError:
+        return "bad_utf8"
+    except KeyError:
+        return "duplicate_key"
+    except json.JSONDecodeError:
+        return "bad_json"
+    except UnicodeEncodeError:
+        return "lone_surrogate"
+    keys = {"messages", "conversations"} & set(record if isinstance(record, dict) else ())
+    return fault_of_turns(record[keys.pop()]) if keys else "unknown_shape"
 
 
 @pytest.mark.parametrize(("kind", "reason"), PLANTED["reasons"]["ingest"].items())

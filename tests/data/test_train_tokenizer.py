@@ -1,5 +1,6 @@
 """The committed tokenizer is what training gives, and every engine reads it alike."""
 
+import functools
 import json
 import subprocess
 import sys
@@ -45,11 +46,16 @@ def conversations() -> list[list[dict[str, str]]]:
     return found
 
 
-def render(messages: list[dict[str, Any]], **variables: Any) -> str:
+@functools.cache
+def template() -> jinja2.Template:
+    """Compile the template as transformers does."""
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
     environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    template = environment.from_string((FOLDER / "chat_template.jinja").read_text(encoding="utf-8"))
-    return template.render(messages=messages, **variables)
+    return environment.from_string((FOLDER / "chat_template.jinja").read_text(encoding="utf-8"))
+
+
+def render(messages: list[dict[str, Any]], **variables: Any) -> str:
+    return template().render(messages=messages, **variables)
 
 
 def test_training_again_writes_the_committed_bytes(tmp_path: Path) -> None:
@@ -65,11 +71,21 @@ def test_the_vocabulary_has_2048_tokens_and_three_of_them_are_special(tokenizer:
     assert {token.content: id_ for id_, token in tokenizer.get_added_tokens_decoder().items()} == SPECIAL
 
 
-def test_every_rendered_conversation_comes_back_from_its_ids(tokenizer: Tokenizer, conversations: Any) -> None:
-    assert len(conversations) > 2500
-    texts = [render(messages) for messages in conversations]
-    encodings = tokenizer.encode_batch(texts, add_special_tokens=False)
-    assert [tokenizer.decode(e.ids, skip_special_tokens=False) for e in encodings] == texts
+@pytest.fixture(scope="module")
+def texts(conversations: Any) -> list[str]:
+    return [render(messages) for messages in conversations]
+
+
+@pytest.fixture(scope="module")
+def ids(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def test_every_rendered_conversation_comes_back_from_its_ids(
+    tokenizer: Tokenizer, texts: list[str], ids: list[list[int]]
+) -> None:
+    assert len(texts) > 2500
+    assert tokenizer.decode_batch(ids, skip_special_tokens=False) == texts
 
 
 @pytest.mark.parametrize(
@@ -80,11 +96,9 @@ def test_any_text_comes_back_from_its_ids(tokenizer: Tokenizer, text: str) -> No
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
-def test_gigatoken_gives_the_same_ids(tokenizer: Tokenizer, conversations: Any) -> None:
+def test_gigatoken_gives_the_same_ids(texts: list[str], ids: list[list[int]]) -> None:
     fast = gigatoken.Tokenizer.from_json((FOLDER / "tokenizer.json").read_text(encoding="utf-8"))
-    texts = [render(messages) for messages in conversations]
-    expected = [encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    assert [list(ids) for ids in fast.encode_batch(texts)] == expected
+    assert [list(row) for row in fast.encode_batch(texts)] == ids
 
 
 def test_transformers_loads_it_with_the_right_special_tokens(hugging_face: Any) -> None:
