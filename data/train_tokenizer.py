@@ -7,6 +7,7 @@ bytes.
 import argparse
 import gzip
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 
 VOCABULARY: Final = 2048
 END_OF_TEXT, START, STOP = SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-LONGEST: Final = 12
-"""Bytes of the longest token: without a bound, whole Chinese phrases, which have no spaces, become single tokens."""
+LONE: Final = re.compile(r"([^\x00-\x7f])")
+"""What is trained on alone: every Chinese character and mark."""
 ROLES: Final = ("system", "user", "assistant", "tool")
 
 # Qwen 2's split: contractions, words, single digits, marks, line ends, spaces
@@ -100,7 +101,11 @@ def sample_texts(folder: Path) -> list[str]:
 
 
 def train(texts: list[str]) -> Tokenizer:
-    """Train the BPE; the roles that the template writes are words of the corpus too."""
+    """Train the BPE; the roles that the template writes are words of the corpus too.
+
+    Chinese has no spaces, so in a corpus this small whole phrases would become tokens, and a word would be part of
+    different tokens wherever it stands. Each character on its own line of the corpus is a token everywhere.
+    """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -111,10 +116,9 @@ def train(texts: list[str]) -> Tokenizer:
         vocab_size=VOCABULARY,
         special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        max_token_length=LONGEST,
         show_progress=False,
     )
-    said = [text for text in texts if not any(token in text for token in SPECIAL_TOKENS)]
+    said = [LONE.sub(r"\n\1\n", text) for text in texts if not any(token in text for token in SPECIAL_TOKENS)]
     tokenizer.train_from_iterator([*said, *(f"{role}\n" for role in ROLES for _ in range(1000))], trainer)
     return tokenizer
 
