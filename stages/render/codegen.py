@@ -17,7 +17,19 @@ def metered(template: nodes.Template) -> nodes.Template:
     return template
 
 
-class TracingGenerator(CodeGenerator):
+class UnfoldedGenerator(CodeGenerator):
+    """Compute nothing while compiling: a constant may be the size of the memory.
+
+    Needs an environment with `optimized=False`.
+    """
+
+    def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
+        if not isinstance(node, (nodes.TemplateData, nodes.Const)):
+            raise nodes.Impossible
+        return super()._output_child_to_const(node, frame, finalize)
+
+
+class TracingGenerator(UnfoldedGenerator):
     """Write calls of the environment for `+`, `~`, slices and output; leave the rest to Jinja."""
 
     def visit_Add(self, node: nodes.BinExpr, frame: Frame) -> None:  # noqa: N802

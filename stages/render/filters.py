@@ -32,7 +32,7 @@ class TracedMarkup(Markup):
     _spans: tuple[Span, ...]
 
     def __str__(self) -> str:
-        return traced(str.__str__(self), self._spans)
+        return traced(str.__str__(self), getattr(self, "_spans", ()))  # Markup's own operations set none
 
 
 def tracing(meter: Meter, text: Callable[[Any], str]) -> dict[str, Filter]:

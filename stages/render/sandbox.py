@@ -14,7 +14,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 
 from stages.render import filters
-from stages.render.codegen import TracingGenerator, metered
+from stages.render.codegen import TracingGenerator, UnfoldedGenerator, metered
 from stages.render.containers import TracedDict, tojson
 from stages.render.formatting import TracingFormatter, percent
 from stages.render.meter import MAX_BITS, LimitError, Meter
@@ -44,6 +44,15 @@ class GenerationBlock(Extension):
     def body_(self, _: nodes.EvalContext, caller: Macro) -> str:
         """Return the rendered body."""
         return caller()
+
+
+OPTIONS: Final[dict[str, Any]] = {
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "optimized": False,
+    "extensions": [GenerationBlock, loopcontrols],
+}
+"""As transformers has them; `optimized` changes no output."""
 
 
 class TemplateDict:
@@ -102,11 +111,15 @@ def furnish(environment: ImmutableSandboxedEnvironment, *, today: date) -> None:
     }
 
 
+class PlainEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja's own sandbox, which computes nothing while it compiles."""
+
+    code_generator_class = UnfoldedGenerator
+
+
 def plain_environment(*, today: date) -> ImmutableSandboxedEnvironment:
     """Return the environment that transformers renders in: the oracle, neither traced nor metered."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols]
-    )
+    environment = PlainEnvironment(**OPTIONS)
     furnish(environment, today=today)
     return environment
 
@@ -118,7 +131,7 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self, *, today: date) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols])
+        super().__init__(**OPTIONS)
         furnish(self, today=today)
         self.meter = Meter()
         self.concat = lambda pieces: concat(self.meter.pieces(pieces))  # type: ignore[method-assign]

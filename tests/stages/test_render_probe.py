@@ -1,0 +1,103 @@
+"""What a template is like is found by rendering it."""
+
+import pytest
+
+from schemas.assets import Template
+from stages.render import Render, RenderError, probe
+from stages.render.builtin import load, names
+from stages.render.inputs import Shape
+from tests.stages.render_templates import ALL, BRACKETS, CHATML, HEADERS, INSTRUCTIONS, MACROS, THINKING
+
+
+def template(source: str, *control_tokens: str) -> Template:
+    return Template(name="under test", source=source, control_tokens=control_tokens)
+
+
+def test_the_generation_prompt_is_what_the_template_appends_when_asked():
+    assert probe(CHATML, Render()).generation_prompt == "<|im_start|>assistant\n"
+    assert probe(HEADERS, Render()).generation_prompt == "<|head|>assistant<|/head|>\n\n"
+    assert probe(INSTRUCTIONS, Render()).generation_prompt == ""
+
+
+def test_the_stop_is_the_control_token_after_the_last_answer():
+    stops = {each.name: probe(each, Render()).stops for each in ALL}
+    assert stops == {
+        "chatml": ("<|im_end|>",),
+        "headers": ("<|eot|>",),
+        "instructions": ("</s>",),
+        "turns": ("</turn>",),
+        "thinking": ("<|im_end|>",),
+        "macros": ("<|eos|>",),
+        "brackets": ("</s>",),
+    }
+
+
+def test_the_config_overrides_the_stop():
+    assert probe(CHATML, Render(stop=("\n",))).stops == ("\n",)
+
+
+def test_the_header_of_the_next_message_is_no_stop():
+    bare = template(
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}",
+        "<|start|>",
+    )
+    assert probe(bare, Render()).stops == ()
+
+
+def test_an_earlier_turn_may_end_on_the_token_that_closes_a_question():
+    source = (
+        "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}"
+        "{{ '<|return|>' if loop.last and m.role == 'assistant' else '<|end|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant<|message|>{% endif %}"
+    )
+    found = probe(template(source, "<|start|>", "<|message|>", "<|end|>", "<|return|>"), Render())
+    assert found.stops == ("<|return|>", "<|end|>")
+
+
+def test_a_prompt_that_goes_on_past_the_header_shares_only_the_header():
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+    )
+    found = probe(template(source, "<|assistant|>", "<|end|>"), Render())
+    assert found.generation_prompt == "<|assistant|><think>\n"
+    assert found.boundaries.header == "<|assistant|>"
+
+
+def test_calls_take_the_first_form_that_is_written_whole():
+    assert probe(CHATML, Render()).shape == Shape("object", "")
+    assert probe(THINKING, Render()).shape == Shape("text", "")
+    assert probe(MACROS, Render()).shape == Shape("text", None)
+    assert probe(BRACKETS, Render()).shape == Shape("object", "")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "'Bravo answer' cannot be followed"),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "cannot be followed"),
+        ("{{ raise_exception('not today') }}", "refuses a conversation of one question and one answer.*not today"),
+        ("{{ 'a' * 10 ** 9 }}", "refuses .* 1000000000 characters"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(source: str, message: str):
+    with pytest.raises(RenderError, match=message):
+        probe(template(source), Render())
+
+
+def test_a_template_that_insists_on_a_system_prompt_can_be_probed():
+    source = (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    assert probe(template(source, "<|end|>"), Render()).generation_prompt == "<|assistant|>"
+
+
+def test_built_in_templates_can_be_loaded_by_name():
+    assert "chatml" in names()
+    for name in names():
+        assert probe(template(load(name), "<|im_end|>"), Render()).stops == ("<|im_end|>",)
+    with pytest.raises(RenderError, match="expected one of chatml"):
+        load("chatlm")
