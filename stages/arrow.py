@@ -14,7 +14,9 @@ def list_buffers(column: pl.Series) -> tuple[Ints, NDArray[Any]]:
     """Return (offsets, values) of a list column of numbers without nulls: row i is values[offsets[i]:offsets[i + 1]]."""
     array = _one_chunk(column)
     offsets = array.offsets.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    return offsets, array.values.to_numpy(zero_copy_only=False)
+    # A slice of a frame shares its buffers with the whole: cut the values, and count from their beginning.
+    first, last = int(offsets[0]), int(offsets[-1])
+    return offsets - first, array.values[first:last].to_numpy(zero_copy_only=False)
 
 
 def string_buffers(column: pl.Series) -> tuple[Ints, NDArray[np.uint8]]:

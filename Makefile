@@ -1,0 +1,46 @@
+# Each target is one command. CONFIG, INPUT, RUN and GPUS are passed on: make data INPUT='my/*.jsonl' RUN=runs/mine
+CONFIG ?= configs/tiny.toml
+PYTHON ?= python3
+run = $(if $(RUN),--run '$(RUN)')
+
+.PHONY: help data train test test-slow check look funnel bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+data: .venv/ready  ## build training shards (CONFIG=, INPUT=, RUN=)
+	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(run)
+
+train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=)
+	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS))
+
+test: .venv/ready-dev  ## run the tests
+	.venv/bin/python -m pytest
+
+test-slow: .venv/ready-dev  ## run the tests that take longer, too
+	.venv/bin/python -m pytest -m ''
+
+check: .venv/ready-dev  ## format, lint, types and tests, as CI does
+	.venv/bin/ruff format --check && .venv/bin/ruff check && .venv/bin/mypy && .venv/bin/python -m pytest
+
+look: .venv/ready  ## show a conversation with its trained tokens in colour (RUN=, STAGE=, ROW=)
+	.venv/bin/chatloom look $(or $(RUN),runs/tiny) $(or $(STAGE),mask) --row $(or $(ROW),0)
+
+funnel: .venv/ready  ## show what was kept and dropped, and why (RUN=)
+	.venv/bin/chatloom funnel $(or $(RUN),runs/tiny)
+
+bench: .venv/ready-dev  ## measure speed (INPUT= a JSONL file, TOKENIZER= a directory)
+	.venv/bin/python bench/pipeline.py $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
+
+clean:  ## remove what was built, keep the virtual environment
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis build
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable .
+	.venv/bin/python -m pipeline.warm
+	@touch $@
+
+.venv/ready-dev: .venv/ready
+	.venv/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,24 @@
+"""Compile every kernel once, at installation, by a build too small to see; later processes load them from disk."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from pipeline.config import load_config
+from pipeline.run import build
+
+
+def warm(config: Path) -> None:
+    """Build a handful of conversations with `config` in a temporary directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        lines = Path(directory) / "warm.jsonl"
+        question = {"role": "user", "content": "What does a kernel need before it can run, 先生?"}
+        answer = {"role": "assistant", "content": "It needs to be compiled once; after that it is loaded from disk."}
+        record = json.dumps({"messages": [question, answer]})
+        lines.write_text("\n".join([record] * 3), encoding="utf-8")
+        build(load_config(config, inputs=[str(lines)], run=f"{directory}/run"))
+
+
+if __name__ == "__main__":
+    print("compiling kernels, once ...", flush=True)  # noqa: T201
+    warm(Path("configs/tiny.toml"))

@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+import time
+
+import polars as pl
+import pytest
+
+from pipeline.cli import main, parser
+from schemas.manifest import STAGES
+from tests.corpus import ROOT, write_config, write_corpus
+
+SWITCHES = {
+    "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--workers", "CONFIG"],
+    "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
+    "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
+    "funnel": ["--help", "--json", "RUN"],
+}
+HEAVY = ("torch", "datasets", "datasketch", "numba", "polars", "transformers", "pandas")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_switches_are_the_published_ones():
+    verbs = parser()._subparsers._group_actions[0].choices
+    found = {
+        name: sorted(
+            action.option_strings[-1] if action.option_strings else str(action.metavar) for action in verb._actions
+        )
+        for name, verb in verbs.items()
+    }
+    assert found == SWITCHES
+
+
+@pytest.mark.parametrize("verb", ["", *SWITCHES])
+def test_every_command_explains_itself(verb):
+    done = run(*filter(None, [verb]), "--help")
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: chatloom")
+    assert len(done.stdout.splitlines()) > 6
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["funnel", "--help"]])
+def test_help_loads_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom pipeline.cli import main\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_looking_loads_neither_torch_nor_datasets_nor_datasketch():
+    code = "import sys\nimport pipeline.look, pipeline.funnel, pipeline.run\nprint([m for m in ('torch', 'datasets', 'datasketch', 'numba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cli")
+    corpus = write_corpus(directory / "a.jsonl", 60, bad_every=20, copy_every=15)
+    config = write_config(directory, corpus)
+    done = run("data", str(config), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    return directory / "run", corpus, config, done.stdout
+
+
+def test_a_build_says_what_became_of_the_input_and_what_comes_next(built):
+    _, _, _, out = built
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == ["source", *STAGES]
+    assert "57 kept         3 dropped  bad_json 3" in lines[2]
+    assert lines[-1].startswith("done: ")
+    assert "Next: chatloom train" in lines[-1]
+
+
+def test_a_second_build_does_nothing_and_says_so(built):
+    _, _, config, _ = built
+    start = time.monotonic()
+    done = run("data", str(config))
+    assert done.stdout.splitlines()[-1].startswith("everything is up to date: 9 stages")
+    assert time.monotonic() - start < 20  # a hang would show; speed is measured in bench/
+
+
+def test_the_funnel_adds_up(built):
+    directory, *_ = built
+    stages = json.loads(run("funnel", str(directory), "--json").stdout)["stages"]
+    assert list(stages) == list(STAGES)
+    assert stages["ingest"]["in"] == 60
+    assert stages["ingest"]["dropped"] == {"bad_json": 3}
+    previous = None
+    for stage in stages.values():
+        assert stage["in"] == stage["kept"] + sum(stage["dropped"].values())
+        assert previous is None or stage["in"] == previous or stage is stages["dedup"]
+        previous = stage["kept"]
+    assert "bad_json 3" in run("funnel", str(directory)).stdout
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_looking_works_at_every_stage(built, stage):
+    directory, *_ = built
+    done = run("look", str(directory), stage, "--row", "1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{stage}, kept row 1 of ")
+    packed = pl.read_ipc(next(directory.glob("pack/kept/train/*.arrow")))["ids"].explode()
+    assert run("look", str(directory), stage, "--id", packed[-1]).returncode == 0
+
+
+def test_a_dropped_row_says_why_and_shows_what_was_kept_instead(built):
+    directory, corpus, *_ = built
+    out = run("look", str(directory), "ingest", "--dropped", "--id", f"{corpus}:20").stdout
+    assert "dropped: bad_json: the line is not valid JSON" in out
+    out = run("look", str(directory), "dedup", "--dropped").stdout
+    assert "near_duplicate" in out
+    assert "kept in its place" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["data", "none.toml"], 2, "none.toml: no such config file"),
+        (["data", "CONFIG", "--set", "length.min_char=3"], 2, "did you mean 'min_chars'?"),
+        (["data", "CONFIG", "--input", "nowhere/*.jsonl"], 2, "nowhere/*.jsonl"),
+        (["data", "CONFIG", "--set", "tokenize.tokenizer=no/such/thing"], 2, "no such file or directory"),
+        (["data", "CONFIG", "--set", "render.template=chatlm"], 2, "did you mean 'chatml'?"),
+        (["funnel", "runs/none"], 2, "no finished stage here"),
+        (["look", "runs/none", "mask"], 2, "not built yet"),
+        (["look", "RUN", "mask", "--row", "999"], 2, "rows are numbered 0 to"),
+        (["look", "RUN", "mask", "--id", "CORPUS:20"], 2, "It was dropped by ingest: bad_json"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_no_traceback(built, arguments, code, said):
+    directory, corpus, config, _ = built
+    names = {"CONFIG": str(config), "RUN": str(directory)}
+    done = run(*(names.get(argument, argument.replace("CORPUS", str(corpus))) for argument in arguments))
+    assert done.returncode == code
+    assert said in done.stderr
+    assert done.stderr.startswith("chatloom: error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_in_use_is_refused_with_its_own_code(built, capsys):
+    from pipeline.files import locked
+
+    directory, _, config, _ = built
+    with locked(directory / ".lock"):
+        assert main(["data", str(config)]) == 75
+    assert "another process is writing this run" in capsys.readouterr().err

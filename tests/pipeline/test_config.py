@@ -1,0 +1,54 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import SECTIONS, load_config
+from schemas.settings import ConfigError
+from tests.corpus import ROOT
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT)) for path in CONFIGS])
+def test_every_config_that_comes_with_the_project_loads(path):
+    assert load_config(path).run.startswith("runs/")
+
+
+def test_the_resolved_config_states_every_value_and_loads_as_itself(tmp_path: Path):
+    config = load_config(ROOT / "configs" / "tiny.toml", assignments=["length.min_chars=7", "seed=5"])
+    (tmp_path / "resolved.toml").write_bytes(config.to_toml())
+    again = load_config(tmp_path / "resolved.toml")
+    assert again == config
+    document = tomllib.loads(config.to_toml().decode())
+    assert document["length"] == {"min_chars": 7, "max_chars": 8000, "min_turns": 1, "max_turns": 10_000}
+    assert list(document)[2:] == list(SECTIONS)
+
+
+def test_the_seed_of_the_run_is_the_splits_unless_it_has_its_own(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text("seed = 4\n")
+    config = load_config(path)
+    assert config.sections["dedup"].seed == 4
+    assert config.sections["signatures"].seed == 1  # datasketch's, so that others can use the signatures
+    assert load_config(path, assignments=["dedup.seed=9"]).sections["dedup"].seed == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[lenght]\nmin_chars = 1", "unknown section 'lenght'; did you mean 'length'?"),
+        ("sed = 1", "unknown key 'sed'; did you mean 'seed'?"),
+        ("seed = -1", "seed = -1: expected a whole number >= 0"),
+        ("run = 3", "run = 3: expected the path of a directory"),
+        ("[mask]\npreset = 'ful'", "[mask] preset = 'ful': invalid enum value 'ful'"),
+        ("[train]\nlearning_rate = 1", "[train] unknown key 'learning_rate'"),
+    ],
+)
+def test_a_wrong_config_says_what_and_where(tmp_path: Path, text, said):
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    assert str(error.value).startswith(str(path))
+    assert said in str(error.value)

@@ -1,0 +1,101 @@
+import dataclasses
+
+import msgspec
+import pyarrow as pa
+import pytest
+
+from pipeline import keys
+from pipeline.graph import GRAPH, NAMES, by_name, phases
+from schemas.assets import Template, Vocabulary
+from schemas.fields import field
+
+ASSETS = {
+    "template": Template(name="t", source="{{ messages }}"),
+    "vocabulary": Vocabulary(tokenizer_json=b"{}"),
+}
+
+
+def key(name: str, **changes: object) -> str:
+    stage = by_name(name)
+    config = msgspec.structs.replace(stage.config(), **changes.pop("config", {}))
+    assets = ASSETS | changes.pop("assets", {})
+    return keys.stage_key(dataclasses.replace(stage, **changes), config, assets)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_stage_and_settings_have_the_same_key(name):
+    assert key(name) == key(name)
+
+
+def test_keys_differ_between_stages():
+    assert len({key(name) for name in NAMES}) == len(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("length", {"config": {"min_chars": 3}}),
+        ("length", {"writes": by_name("length").writes.append(field("n", pa.int32(), "more"))}),
+        ("ingest", {"evidence": pa.schema([])}),
+        ("render", {"assets": {"template": Template(name="t", source="{{ messages }} ")}}),
+        (
+            "render",
+            {"assets": {"template": Template(name="t", source="{{ messages }}", variables={"bos_token": "<s>"})}},
+        ),
+        ("tokenize", {"assets": {"vocabulary": Vocabulary(tokenizer_json=b"{ }")}}),
+    ],
+)
+def test_whatever_determines_the_output_changes_the_key(name, changes):
+    assert key(name, **changes) != key(name)
+
+
+def test_an_asset_touches_only_the_stages_that_take_it():
+    other = {"vocabulary": Vocabulary(tokenizer_json=b"{ }")}
+    assert [name for name in NAMES if key(name, assets=other) != key(name)] == ["tokenize"]
+
+
+def test_a_library_version_changes_the_key(monkeypatch):
+    before = key("mask")
+    keys.closure.cache_clear()
+    monkeypatch.setattr(keys.importlib.metadata, "version", lambda name: f"{name}-next")
+    try:
+        assert key("mask") != before
+    finally:
+        keys.closure.cache_clear()
+
+
+def test_the_code_of_a_stage_is_all_it_imports_of_ours():
+    modules = {name for name, _ in keys.closure(("stages.pack",))[0]}
+    assert {"stages.pack", "stages.pack.kernels", "stages.arrow", "schemas.reasons"} <= modules
+    assert not any(name.startswith(("stages.render", "stages.mask", "pipeline")) for name in modules)
+
+
+def test_editing_a_module_changes_the_key_of_its_users_only(monkeypatch):
+    before = {name: key(name) for name in NAMES}
+    keys.closure.cache_clear()
+    real = keys._find
+
+    class Edited:
+        name = "kernels.py"
+
+        @staticmethod
+        def read_bytes() -> bytes:
+            return real("stages.pack.kernels").read_bytes() + b"\n# a comment\n"
+
+    monkeypatch.setattr(keys, "_find", lambda name: Edited if name == "stages.pack.kernels" else real(name))
+    try:
+        assert [name for name in NAMES if key(name) != before[name]] == ["pack"]
+    finally:
+        keys.closure.cache_clear()
+
+
+def test_digests_are_framed():
+    assert keys.digest("ab", "c") != keys.digest("a", "bc")
+
+
+def test_phases_fuse_what_needs_no_barrier():
+    assert [[stage.name for stage in phase] for phase in phases(GRAPH)] == [
+        ["ingest", "length", "signatures"],
+        ["clusters"],
+        ["dedup", "render", "tokenize", "mask", "pack"],
+    ]

@@ -1,0 +1,129 @@
+"""Laws that hold for every stage, whatever it does; a new stage is held to them by being in GRAPH."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pytest
+from polars.testing import assert_frame_equal
+
+from pipeline.assets import load_assets
+from pipeline.config import load_config
+from pipeline.execute import as_frame
+from pipeline.graph import GRAPH, NAMES, Stage
+from pipeline.source import read_chunk, scan
+from schemas.conform import conform
+from schemas.tables import dropped_schema
+from tests.corpus import write_config, write_corpus
+
+BY_ID = [stage for stage in GRAPH if "id" in stage.writes.names]
+
+
+class World:
+    """Every stage's inputs and output on one small corpus, each computed as the runner would."""
+
+    def __init__(self, directory: Path) -> None:
+        corpus = write_corpus(directory / "a.jsonl", 120, bad_every=15, copy_every=10)
+        self.config = load_config(write_config(directory, corpus, shard_bytes=1 << 20))
+        self.assets = load_assets(self.config).by_name
+        (chunk,) = scan(str(corpus), self.config.source, directory)
+        self.kept: dict[str, pl.DataFrame] = {"source": read_chunk(chunk, self.config.source)}
+        self.out: dict[str, pl.DataFrame] = {}
+        for stage in GRAPH:
+            self.out[stage.name] = out = self.run(stage, *self.inputs(stage))
+            kept = out.filter(pl.col("drop_reason").is_null()) if "drop_reason" in out.columns else out
+            self.kept[stage.name] = as_frame(conform(kept.to_arrow(), stage.writes))
+
+    def inputs(self, stage: Stage) -> list[pl.DataFrame]:
+        return [self.kept[name] for name in stage.reads]
+
+    def run(self, stage: Stage, *frames: pl.DataFrame) -> pl.DataFrame:
+        assets = {name: self.assets[name] for name in stage.assets}
+        return stage.run(*frames, self.config.sections[stage.name], **assets)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("laws"))
+
+
+def ids(frame: pl.DataFrame) -> list[str]:
+    column = "ids" if "ids" in frame.columns else "id"
+    return frame[column].explode().to_list() if column == "ids" else frame[column].to_list()
+
+
+@pytest.mark.parametrize("stage", GRAPH, ids=NAMES)
+def test_purity_the_same_frame_gives_the_same_result_and_is_left_alone(world, stage):
+    inputs = world.inputs(stage)
+    before = copy.deepcopy(inputs)
+    assert_frame_equal(world.run(stage, *inputs), world.out[stage.name])
+    for frame, copied in zip(inputs, before, strict=True):
+        assert_frame_equal(frame, copied)
+
+
+@pytest.mark.parametrize("stage", GRAPH, ids=NAMES)
+def test_conservation_what_goes_in_comes_out(world, stage):
+    frame = world.inputs(stage)[0]
+    if stage.name == "ingest":
+        expected = [f"{source}:{line}" for source, line in frame.select("source", "line").iter_rows()]
+    else:
+        expected = ids(frame)
+    out = ids(world.out[stage.name])
+    assert sorted(out) == sorted(expected)
+    assert out == expected or stage.name == "pack"
+
+
+@pytest.mark.parametrize("stage", GRAPH, ids=NAMES)
+def test_schema_kept_and_dropped_rows_are_what_the_stage_promised(world, stage):
+    out = world.out[stage.name]
+    assert conform(world.kept[stage.name].to_arrow(), stage.writes).schema.equals(stage.writes, check_metadata=True)
+    if "drop_reason" not in out.columns:
+        return
+    dropped = out.filter(pl.col("drop_reason").is_not_null()).to_arrow()
+    schema = dropped_schema(stage.writes, stage.evidence)
+    for column in schema:
+        if column.name not in dropped.column_names:
+            dropped = dropped.append_column(column.name, pa.nulls(dropped.num_rows, column.type))
+    conform(dropped, schema)
+    # every column a stage makes is written somewhere: in its schema, its evidence, or both halves
+    assert set(out.columns) <= {*schema.names, *world.inputs(stage)[0].columns}
+
+
+@pytest.mark.parametrize("stage", [s for s in BY_ID if s.scope == "shard"], ids=lambda s: s.name)
+def test_locality_rows_do_not_know_their_neighbours(world, stage):
+    inputs = world.inputs(stage)
+    height = inputs[0].height
+    cut = height // 3
+    halves = [world.run(stage, *(frame.slice(a, b) for frame in inputs)) for a, b in ((0, cut), (cut, height - cut))]
+    assert_frame_equal(pl.concat(halves), world.out[stage.name])
+
+
+@pytest.mark.parametrize("stage", GRAPH, ids=NAMES)
+def test_an_empty_shard_passes_through(world, stage):
+    out = world.run(stage, *(frame.clear() for frame in world.inputs(stage)))
+    assert out.height == 0
+    conform(out.to_arrow(), stage.writes)
+
+
+def test_order_independence_of_clusters(world):
+    stage = next(stage for stage in GRAPH if stage.scope == "corpus")
+    (frame,) = world.inputs(stage)
+    expected = world.out[stage.name].sort("id")
+    for seed in range(3):
+        shuffled = frame.sample(fraction=1.0, shuffle=True, seed=seed)
+        assert_frame_equal(world.run(stage, shuffled).sort("id"), expected)
+
+
+def test_each_stage_reads_what_comes_before_it():
+    seen = {"source"}
+    for stage in GRAPH:
+        assert set(stage.reads) <= seen
+        seen.add(stage.name)
+
+
+def test_no_near_duplicate_crosses_the_split(world):
+    frame: Any = world.kept["dedup"]
+    assert frame.group_by("cluster").agg(pl.col("split").n_unique())["split"].max() == 1
+    assert set(frame["split"]) == {"train", "validation"}
