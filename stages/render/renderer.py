@@ -9,7 +9,8 @@ from jinja2.exceptions import TemplateError
 
 from schemas.assets import Template
 from stages.render.inputs import Message, Shape, build, tools_of
-from stages.render.sandbox import TracingEnvironment, plain_environment
+from stages.render.plain import plain_environment
+from stages.render.sandbox import TracingEnvironment
 from stages.render.settings import Render, RenderError
 from stages.render.traced import Span, gather
 

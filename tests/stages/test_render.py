@@ -277,6 +277,20 @@ def test_broken_tool_calls_are_the_rows_fault():
     assert out["detail"][0].startswith("ValueError: message 1: tool_calls is not JSON")
 
 
+def test_text_that_differs_from_plain_jinja_stops_the_build():
+    """Only tracing refuses `translate`, so here the two disagree."""
+    disputed = Template(
+        name="disputed",
+        source="{% for m in messages %}{{ m.content }}{% endfor %}"
+        "{% if messages | length > 2 %}{{ 'a'.translate({}) }}{% endif %}",
+    )
+    conversation = frame(say(("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")))
+    with pytest.raises(RenderError, match="template disputed, row a:1: the tracing renderer gives SecurityError"):
+        render_conversations(conversation, Render(), template=disputed)
+    out = render_conversations(conversation, Render(verify=0), template=disputed)
+    assert out["drop_reason"].to_list() == ["template_error"]
+
+
 def test_the_output_conforms_and_the_stage_is_pure():
     given_frame = frame(say(("user", "Hi"), ("assistant", "Hello")))
     before = given_frame.clone()

@@ -166,8 +166,9 @@ FAITHFUL = [
 def test_a_construct_gives_what_transformers_gives(source: str):
     transformers = pytest.importorskip("transformers.utils.chat_template_utils")
     chat = [{"role": message.role, "content": message.content} for message in HELLO]
+    variables = {"eos_token": "</s>"}
     try:
-        texts, _ = transformers.render_jinja_template([chat], chat_template=source, **{"eos_token": "</s>"})
+        texts, _ = transformers.render_jinja_template([chat], chat_template=source, **variables)
     except Exception as refusal:  # noqa: BLE001  # whatever transformers raises, we raise
         with pytest.raises(type(refusal)):
             run(source)
