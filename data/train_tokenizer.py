@@ -104,7 +104,7 @@ def train(texts: list[str]) -> Tokenizer:
     """Train the BPE; the roles that the template writes are words of the corpus too.
 
     Chinese has no spaces, so in a corpus this small whole phrases would become tokens, and a word would be part of
-    different tokens wherever it stands. Each character on its own line of the corpus is a token everywhere.
+    different tokens wherever it stands. Each character apart from its neighbours is a token everywhere.
     """
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(SPLIT), behavior="isolated")
@@ -118,8 +118,9 @@ def train(texts: list[str]) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    said = [LONE.sub(r"\n\1\n", text) for text in texts if not any(token in text for token in SPECIAL_TOKENS)]
-    tokenizer.train_from_iterator([*said, *(f"{role}\n" for role in ROLES for _ in range(1000))], trainer)
+    said = [text for text in texts if not any(token in text for token in SPECIAL_TOKENS)]
+    pieces = [piece for text in said for piece in LONE.split(text) if piece]
+    tokenizer.train_from_iterator([*pieces, *(f"{role}\n" for role in ROLES for _ in range(1000))], trainer)
     return tokenizer
 
 

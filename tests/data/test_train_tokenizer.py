@@ -148,3 +148,10 @@ def test_tools_calls_and_results_are_rendered(hugging_face: Any) -> None:
 def test_the_template_equals_transformers_on_the_sample(hugging_face: Any, conversations: Any) -> None:
     for messages in conversations[::10]:
         assert hugging_face.apply_chat_template(messages, tokenize=False) == render(messages)
+
+
+def test_no_token_holds_more_than_one_chinese_character(tokenizer: Tokenizer) -> None:
+    words = [tokenizer.decode([id_]) for id_ in range(tokenizer.get_vocab_size())]
+    chinese = [word for word in words if any("一" <= character <= "鿿" for character in word)]
+    assert len(chinese) > 200
+    assert {len(word) for word in chinese} == {1}
