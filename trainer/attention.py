@@ -46,14 +46,16 @@ def attend_cached(q_THD: Tensor, k_SKD: Tensor, v_SKD: Tensor, *, window: int | 
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
-    out = functional.scaled_dot_product_attention(
-        q.transpose(0, 1)[None],
-        k.transpose(0, 1)[None],
-        v.transpose(0, 1)[None],
-        attn_mask=mask,
-        is_causal=is_causal,
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    # on a CPU autocast would narrow what the caller has widened on purpose
+    with torch.autocast("cpu", enabled=False):
+        out = functional.scaled_dot_product_attention(
+            q.transpose(0, 1)[None],
+            k.transpose(0, 1)[None],
+            v.transpose(0, 1)[None],
+            attn_mask=mask,
+            is_causal=is_causal,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
     return out[0].transpose(0, 1)
 
 

@@ -24,6 +24,7 @@ class Reporter:
         self._is_silent = is_silent
         self._progress: Progress | None = None
         self._last_line = 0.0
+        self._val_loss: float | None = None
 
     def say(self, text: str) -> None:
         """Print lines, above the live one if there is one."""
@@ -48,6 +49,9 @@ class Reporter:
         self, step: int, total: int, *, loss: float | None, val_loss: float | None, speed: float | None, must: bool
     ) -> None:
         """Tell how step `step` went; `must` prints it even to a log that has just had a line."""
+        if self._progress is not None and val_loss is None:
+            val_loss = self._val_loss  # a live line keeps showing the last one
+        self._val_loss = val_loss
         parts = [f"loss {loss:.4f}"] if loss is not None else []
         parts += [f"validation {val_loss:.4f}"] if val_loss is not None else []
         parts += [f"{speed:,.0f} tok/s"] if speed is not None else []

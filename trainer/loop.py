@@ -214,7 +214,7 @@ class Training:
             self.n_steps,
             self.schedule.total,
             loss=loss,
-            val_loss=self.val_loss,
+            val_loss=self.val_loss if is_evaluated else None,
             speed=speed,
             must=is_evaluated or is_last,
         )
