@@ -63,18 +63,20 @@ def sort_distinct(hashes: U32, n: int, scratch: U32, counts: NDArray[np.int32]) 
         bucket = hashes[i] >> shift
         scratch[counts[bucket]] = hashes[i]
         counts[bucket] += 1
-    n_distinct = 0
-    for i in range(n):
-        value = scratch[i]
-        at = n_distinct
-        while at > 0 and hashes[at - 1] > value:
+    for i in range(1, n):
+        moving = scratch[i]
+        at = i
+        while at > 0 and scratch[at - 1] > moving:
+            scratch[at] = scratch[at - 1]
             at -= 1
-        if at > 0 and hashes[at - 1] == value:
-            continue
-        for j in range(n_distinct, at, -1):
-            hashes[j] = hashes[j - 1]
-        hashes[at] = value
-        n_distinct += 1
+        scratch[at] = moving
+    n_distinct = 0
+    previous = np.int64(-1)
+    for i in range(n):  # always write, count only what is new: no branch to guess
+        value = np.int64(scratch[i])
+        hashes[n_distinct] = scratch[i]
+        n_distinct += value != previous
+        previous = value
     return n_distinct
 
 

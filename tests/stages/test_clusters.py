@@ -16,6 +16,7 @@ from schemas.conform import conform
 from schemas.tables import CLUSTERED, SIGNED
 from stages.clusters import CROWD, Clusters, choose_bands, cluster_rows
 from stages.clusters.lists import row_lists
+from stages.clusters.pointers import values_at
 from stages.clusters.rare_kernel import LONG, SHORT, empty_index, long_prefix, post, rarest, short_prefix
 from stages.clusters.set_kernel import bitmap_rows, differing_bits, largest_difference, overlap_within
 from stages.signatures import sketch_permutations
@@ -312,6 +313,14 @@ def test_filters_never_reject_what_is_similar_enough(a: set[int], b: set[int], a
     assert differing_bits(bitmaps, 0, 1) <= difference
     left, right = (np.array(sorted(values), np.uint32) for values in (a, b))
     assert overlap_within(left, right, allowed) == (len(a & b) if difference <= allowed else -1)
+
+
+def test_lists_are_read_where_they_lie_in_slices_and_chunks() -> None:
+    column = pl.Series([[1], [2, 3], [], [4, 5, 6], [7]], dtype=pl.List(pl.UInt32))
+    for each in (column, column[1:4], pl.concat([column[3:], column[:2]], rechunk=False)):
+        rows = row_lists(each)
+        read = [values_at(*row).tolist() for row in zip(rows.addresses, rows.sizes, strict=True)]
+        assert read == each.to_list()
 
 
 # --- the table

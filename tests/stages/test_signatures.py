@@ -213,6 +213,13 @@ def test_shingle_hashes_collide_no_more_than_chance_allows() -> None:
     assert n - distinct <= 2  # n * n / 2 / 2**32 = 0.012 collisions are expected
 
 
+def test_hashes_are_the_same_on_every_machine_and_in_every_release() -> None:
+    out = signed("The quick brown fox jumps, 先生!")
+    assert out["exact_hash"][0].hex() == "86c1ea200a6ff9aede10e964507cebac"
+    assert out["shingles"][0].to_list() == [241843208, 3638567177, 3733827413]
+    assert out["minhash"][0].to_list()[:3] == [412034862, 1350819179, 1217019103]
+
+
 # --- scope
 
 
