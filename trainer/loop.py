@@ -1,5 +1,6 @@
 """Training, top to bottom: from the first step, or from the newest checkpoint, to the exported model."""
 
+import gc
 import shutil
 import time
 from collections.abc import Sequence
@@ -50,22 +51,30 @@ def fit(job: Job, world: World, reporter: Reporter, stop: Stop, *, fresh: bool) 
             f"{model.architecture.max_position_embeddings} (max_position_embeddings)"
         )
     training = Training(job, world, reporter, inputs, model.to(world.device))
-    training.resume()
+    try:
+        training.resume()
+        _train(training, stop)
+        if training.is_done and world.is_first:
+            finish(job, inputs, model, training.state(), training.precision, reporter)
+    finally:
+        training.close()
+
+
+def _train(training: "Training", stop: Stop) -> None:
+    """Do the steps that are left, or those until `stop`; leave a checkpoint of the last one."""
+    job, reporter, total = training.job, training.reporter, training.schedule.total
     if training.n_steps == 0:
         training.look_before()
     with reporter:
-        reporter.start(done=training.n_steps, total=training.schedule.total)
-        while training.n_steps < training.schedule.total:
-            if world.max(float(bool(stop)))[0]:
-                training.save()
-                reporter.stop()
-                reporter.say(f"stopped after step {training.n_steps} of {training.schedule.total}; to continue:")
-                reporter.say(job.resume)
-                return
+        reporter.start(done=training.n_steps, total=total)
+        while not training.is_done:
+            if training.world.max(float(bool(stop)))[0]:
+                break
             training.advance()
     training.save()
-    if world.is_first:
-        finish(job, inputs, model, training.state(), training.precision, reporter)
+    if not training.is_done:
+        reporter.say(f"stopped after step {training.n_steps} of {total}; to continue:")
+        reporter.say(job.resume)
 
 
 def build_model(job: Job, *, vocab_size: int) -> tuple[Decoder, list[str]]:
@@ -108,10 +117,18 @@ class Training:
         if self._network is None:
             self._network = self.model
             if self.world.size > 1:
-                self._network = DistributedDataParallel(
-                    self.model, broadcast_buffers=False, gradient_as_bucket_view=True
-                )
+                self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
         return self._network
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the last step is done."""
+        return self.n_steps >= self.schedule.total
+
+    def close(self) -> None:
+        """Let go of the other ranks: the wrapper must be gone before the process group is."""
+        self._network = None
+        gc.collect()  # it is part of a reference cycle
 
     def resume(self) -> None:
         """Continue from the newest whole checkpoint, if there is one. Raises PlanMismatch if it is not ours."""

@@ -144,8 +144,6 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """Embedding, blocks, norm and head."""
 
-    frequencies: Tensor
-
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = a = architecture
@@ -153,7 +151,8 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(Block(a, layer) for layer in range(a.num_hidden_layers))
         self.norm = RMSNorm(a.hidden_size, a.rms_norm_eps)
         self.lm_head = None if a.tie_word_embeddings else nn.Linear(a.hidden_size, a.vocab_size, bias=False)
-        self.register_buffer("frequencies", inverse_frequencies(a), persistent=False)
+        # no buffer: DistributedDataParallel would broadcast it, and ranks differ in how often they run forward
+        self.frequencies = inverse_frequencies(a)
 
     @property
     def head_VC(self) -> Tensor:
@@ -165,6 +164,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """Return the normalised states after the last block, [T, C]; `lengths` are those of the documents."""
         x_TC = self.embed_tokens(input_ids_T)
+        if self.frequencies.device != x_TC.device:
+            self.frequencies = self.frequencies.to(x_TC.device)
         turn = rotation(self.frequencies, positions_T, x_TC.dtype)
         for block in self.layers:
             x_TC = block(x_TC, turn, lengths, cache)

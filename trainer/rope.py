@@ -33,7 +33,8 @@ def inverse_frequencies(architecture: Architecture) -> Tensor:
 
 def rotation(frequencies: Tensor, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the angles at `positions_T`, each [T, 1, head_dim], computed in float32 or wider."""
-    angles = positions_T[:, None].to(frequencies.dtype) * frequencies
+    wide = torch.promote_types(frequencies.dtype, dtype)
+    angles = positions_T[:, None].to(wide) * frequencies.to(wide)
     angles = torch.cat((angles, angles), dim=-1)[:, None]
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
