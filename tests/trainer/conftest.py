@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pyarrow as pa
 import pytest
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from schemas.manifest import FileRecord, Manifest, ShardRecord, total
@@ -143,6 +144,13 @@ def make_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: b
     (stage / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     (run / "config.toml").write_text(CONFIG.replace("unset", str(run)))
     return run
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep tests that train in this process as fast on a busy machine as on an idle one, and bit-identical."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
