@@ -1,10 +1,7 @@
 """The dataset card: makes a run directory a data set that `datasets.load_dataset` opens, and says what is in it."""
 
-from typing import Any
-
-import pyarrow as pa
-
 from pipeline.config import Config
+from pipeline.describe import column_row
 from pipeline.graph import GRAPH, Stage
 from schemas.manifest import Manifest
 
@@ -55,12 +52,5 @@ def _config(stage: Stage, manifest: Manifest, *, is_default: bool) -> list[str]:
 
 
 def _columns(stage: Stage) -> list[str]:
-    rows = [f"## Columns of {stage.name}", "", "| column | type | meaning |", "|---|---|---|"]
-    for column in stage.writes:
-        metadata: dict[bytes, Any] = column.metadata or {}
-        rows.append(f"| `{column.name}` | {_kind(column.type)} | {metadata.get(b'doc', b'').decode()} |")
-    return [*rows, ""]
-
-
-def _kind(kind: pa.DataType) -> str:
-    return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)
+    head = [f"## Columns of {stage.name}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+    return [*head, *(column_row(column) for column in stage.writes), ""]

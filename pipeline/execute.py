@@ -9,7 +9,8 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.graph import SOURCE, Stage
-from pipeline.plan import Task, input_digests, shard_key
+from pipeline.keys import shard_key
+from pipeline.plan import Task, input_digests
 from pipeline.source import Source, read_chunk
 from pipeline.store import Store
 from schemas.errors import GateError

@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
@@ -32,7 +32,7 @@ _worker: tuple[Store, Settings] | None = None
 
 def run_tasks(
     store: Store, stage_names: Sequence[str], settings: Settings, tasks: Sequence[Task], workers: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield each task's result as it is done, in any order; what comes out on disk does not depend on the order.
 
     Raises WorkerDiedError, naming the shards that were in work, when a worker process dies.

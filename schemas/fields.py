@@ -64,7 +64,7 @@ KEEPER: Final = field(
 SIMILARITY: Final = field("similarity", pa.float64(), "exact Jaccard similarity with the keeper", nullable=True)
 IS_EXACT: Final = field("is_exact", pa.bool_(), "normalised text equal to the keeper's")
 N_DUPLICATES: Final = field(
-    "n_duplicates", pa.int32(), "rows that this survivor stands for, itself included", unit="row"
+    "n_duplicates", pa.int32(), "rows of the cluster, its survivor included", unit="row"
 )
 SPLIT: Final = field("split", pa.string(), "train or validation, decided by cluster")
 

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.errors import GateError
@@ -82,7 +83,9 @@ def label_tokens(frame: pl.DataFrame, config: Mask) -> pl.DataFrame:
             "loss_weights": _weight_column(offsets, weights, is_weighted),
             "n_tokens": pa.array(lengths.astype(np.int32)),
             "n_supervised": pa.array(n_supervised.astype(np.int32)),
-            "drop_reason": pa.array(np.where(n_supervised > 0, None, DropReason.NOTHING_TO_LEARN.value), pa.string()),
+            "drop_reason": pc.if_else(
+                pa.array(n_supervised > 0), pa.scalar(None, pa.string()), DropReason.NOTHING_TO_LEARN.value
+            ),
         }
     )
 

@@ -5,10 +5,39 @@ import random
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_SUBJECTS = (
-    "river cloud engine violin garden planet teacher market winter letter bridge forest candle mirror island".split()
-)
-_VERBS = "holds turns builds warms carries follows remembers crosses lifts paints measures answers opens guards".split()
+_SUBJECTS = [
+    "river",
+    "cloud",
+    "engine",
+    "violin",
+    "garden",
+    "planet",
+    "teacher",
+    "market",
+    "winter",
+    "letter",
+    "bridge",
+    "forest",
+    "candle",
+    "mirror",
+    "island",
+]
+_VERBS = [
+    "holds",
+    "turns",
+    "builds",
+    "warms",
+    "carries",
+    "follows",
+    "remembers",
+    "crosses",
+    "lifts",
+    "paints",
+    "measures",
+    "answers",
+    "opens",
+    "guards",
+]
 
 
 def conversation(rng: random.Random, turns: int = 2) -> list[dict[str, str]]:

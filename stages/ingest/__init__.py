@@ -9,11 +9,11 @@ import pyarrow as pa
 from schemas import fields as f
 from schemas.reasons import DropReason
 from stages.ingest.decode import MAX_DEPTH, LineError, decode_line
+from stages.ingest.fast import read_fast
 from stages.ingest.messages import Conversation, Message
 from stages.ingest.shapes import SHAPES, adapt
 
 EXCERPT_CHARS: Final = 200
-_MESSAGE_FIELDS: Final = [column.name for column in f.MESSAGE]
 
 
 class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +42,8 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
         try:
             if raw is None:
                 raise LineError(DropReason.LINE_TOO_LONG, "the line is longer than [source] max_line_bytes")
-            conversations.append(adapt(decode_line(raw, max_depth=config.max_depth), config.shape))
+            row = read_fast(raw) if config.shape in ("auto", "messages") else None
+            conversations.append(row or adapt(decode_line(raw, max_depth=config.max_depth), config.shape))
         except LineError as error:
             conversations.append(None)
             reasons.append(error.reason)
@@ -76,9 +77,9 @@ def _message_column(conversations: list[Conversation | None]) -> pa.Array:
         if row is not None:
             flat.extend(row.messages)
         offsets.append(len(flat))
-    children = []
-    for column, values in zip(f.MESSAGE, zip(*flat, strict=True) if flat else [[]] * len(_MESSAGE_FIELDS), strict=True):
-        children.append(pa.array(values, column.type))
+    children = [
+        pa.array([message[position] for message in flat], column.type) for position, column in enumerate(f.MESSAGE)
+    ]
     structs = pa.StructArray.from_arrays(children, fields=list(f.MESSAGE))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), structs)
 

@@ -66,7 +66,7 @@ def from_sharegpt(record: Record) -> tuple[list[Message], str | None]:
         at = f"{key}[{i}]"
         if not isinstance(turn, dict):
             raise bad_shape(at, "an object with from and value", turn)
-        speaker, value = turn.get("from"), text(turn.get("value"), f"{at}.value")
+        speaker, value = turn.get("from"), optional_text(turn, "value", f"{at}.")
         if speaker == "function_call":
             calls = json_text([tool_call(value, f"{at}.value")], at)
             messages.append(Message("assistant", None, tool_calls=calls))
@@ -132,7 +132,8 @@ def _message(turn: Any, at: str) -> Message:
     if not isinstance(turn, dict):
         raise bad_shape(at, "an object with role and content", turn)
     speaker = role(turn.get("role", turn.get("from")), f"{at}.role")
-    content, reasoning, calls = turn.get("content"), None, []
+    content, reasoning = turn.get("content"), None
+    calls: list[Any] = []
     if isinstance(content, list):
         content, reasoning, calls = parts_text(content, f"{at}.content")
     elif content is not None:  # null is right beside tool calls, and an empty message elsewhere; never the text "None"

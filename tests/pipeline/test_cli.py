@@ -55,7 +55,8 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_looking_loads_neither_torch_nor_datasets_nor_datasketch():
-    code = "import sys\nimport pipeline.look, pipeline.funnel, pipeline.run\nprint([m for m in ('torch', 'datasets', 'datasketch', 'numba') if m in sys.modules])"
+    code = "import sys, pipeline.look, pipeline.funnel, pipeline.run\n"
+    code += "print([m for m in ('torch', 'datasets', 'datasketch', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

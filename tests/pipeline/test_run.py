@@ -19,7 +19,7 @@ from schemas.errors import GateError
 from tests.corpus import ROOT, shards_of, write_config, write_corpus
 
 
-@pytest.fixture()
+@pytest.fixture
 def corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "in" / "a.jsonl", 300, bad_every=50, copy_every=20)
 
@@ -41,7 +41,7 @@ def test_every_line_ends_in_exactly_one_place(tmp_path, corpus):
         for path in sorted(run.glob("pack/kept/*/*.arrow"))
     )
     dropped = pl.concat(pl.read_ipc(path).select("id") for path in sorted(run.glob("[!p]*/dropped/*.arrow")))
-    too_long = [id for path in run.glob("pack/dropped/*.arrow") for id in pl.read_ipc(path)["ids"].explode()]
+    too_long = [name for path in run.glob("pack/dropped/*.arrow") for name in pl.read_ipc(path)["ids"].explode()]
     ids = sorted([*packed["id"], *dropped["id"], *too_long])
     assert ids == sorted(f"{corpus}:{line}" for line in range(1, 301))
     assert built.manifests["ingest"].totals.dropped == {"bad_json": 6}

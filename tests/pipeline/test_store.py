@@ -27,7 +27,7 @@ def rows(n: int, dropped: int = 0) -> pl.DataFrame:
     )
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path)
 

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from schemas.reasons import DropReason
 from stages.ingest import Ingest, ingest_lines
+from stages.ingest.decode import decode_line
+from stages.ingest.fast import read_fast
+from stages.ingest.shapes import adapt
 
 QA = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 
@@ -227,3 +230,43 @@ def test_whatever_the_bytes_every_line_becomes_one_row_with_messages_or_a_reason
     for row in out.iter_rows(named=True):
         assert (row["drop_reason"] is None) == bool(row["messages"])
         assert row["drop_reason"] is None or DropReason(row["drop_reason"])
+
+
+key = st.sampled_from(["messages", "conversations", "role", "content", "id", "source", "tags", "prompt"])
+role_name = st.sampled_from(["user", "assistant", "User", "gpt", "wizard", ""])
+said_text = text | st.sampled_from(['"role": 1', "\\u0000", "\0", "\ud800", "", '" :'])
+turn = st.dictionaries(key, said_text, max_size=3) | st.fixed_dictionaries({"role": role_name, "content": said_text})
+line = st.lists(st.tuples(key, st.lists(turn, max_size=3) | said_text | st.integers()), max_size=3)
+
+
+def spelled(pairs, gap, escape):
+    """JSON text of key-value pairs that may repeat a key, with a chosen gap before the colons."""
+    body = ", ".join(f"{json.dumps(name)}{gap}: {json.dumps(value, ensure_ascii=escape)}" for name, value in pairs)
+    return ("{" + body + "}").encode("utf-8", "surrogatepass")
+
+
+@given(line, st.sampled_from(["", "", " ", "\t", "\n"]), st.booleans())
+def test_the_fast_lane_never_disagrees_with_the_strict_one(pairs, gap, escape):
+    raw = spelled(pairs, gap, escape)
+    fast = read_fast(raw)
+    if fast is not None:
+        assert adapt(decode_line(raw, max_depth=64), "auto") == fast
+
+
+def test_the_fast_lane_takes_ordinary_lines():
+    raw = json.dumps({"id": "1", "source": "s", "conversations": QA}).encode()
+    assert read_fast(raw) == adapt(decode_line(raw, max_depth=64), "auto")
+    assert read_fast(raw) is not None
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"messages": [{"role": "user", "content": "a", "content": "b"}, {"role": "assistant", "content": "c"}]}',
+        b'{"id": 1, "id"\n: 2, "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "c"}]}',
+        b'{"messages": [{"role": "user", "content": "a\\":"}, {"role": "assistant", "content": "c"}]}',
+        b'{"messages": [{"role": "assistant", "content": "c", "weight": 0}]}',
+    ],
+)
+def test_the_fast_lane_leaves_doubtful_lines_to_the_strict_one(raw):
+    assert read_fast(raw) is None

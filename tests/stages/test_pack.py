@@ -73,15 +73,15 @@ def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity):
     frame = labelled(*lengths)
     out = pack_conversations(frame, Pack(max_seq_len=capacity))
     kept = out.filter(pl.col("drop_reason").is_null())
-    assert sorted(id for ids in out["ids"].to_list() for id in ids) == sorted(frame["id"].to_list())
+    assert sorted(name for ids in out["ids"].to_list() for name in ids) == sorted(frame["id"].to_list())
     assert all(sum(row) == len(ids) <= capacity for row, ids in kept.select("seq_lengths", "input_ids").iter_rows())
     # each conversation is whole, in one place, with its own labels
     rows = dict(frame.select("id", "input_ids").iter_rows())
     for ids, lengths_of, tokens, labels in out.select("ids", "seq_lengths", "input_ids", "labels").iter_rows():
         position = 0
-        for id, length in zip(ids, lengths_of, strict=True):
+        for name, length in zip(ids, lengths_of, strict=True):
             piece = tokens[position : position + length]
-            assert piece == rows[id]
+            assert piece == rows[name]
             assert labels[position : position + length] == [-100, *piece[1:]]
             position += length
 

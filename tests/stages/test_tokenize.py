@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -79,7 +80,7 @@ def test_spans_partition_the_tokens(name):
     edges = [(span["start"], span["end"]) for span in row["spans"]]
     assert edges[0][0] == 0
     assert edges[-1][1] == len(row["input_ids"])
-    assert all(a[1] == b[0] for a, b in zip(edges, edges[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in pairwise(edges))
 
 
 def test_tokens_of_a_span_decode_to_its_text():

@@ -1,0 +1,36 @@
+"""The documents say what the code does."""
+
+import json
+import re
+
+import pytest
+
+from pipeline.config import SECTIONS
+from pipeline.describe import documents, field_docs
+from stages.ingest.messages import ROLES
+from tests.corpus import ROOT
+
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "DECISIONS.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", documents())
+def test_generated_documents_are_up_to_date(name):
+    assert (ROOT / name).read_text(encoding="utf-8") == documents()[name], "run `python -m pipeline.describe`"
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_setting_is_documented(section):
+    kind = SECTIONS[section]
+    assert set(field_docs(kind)) == set(kind.__struct_fields__)
+
+
+def test_the_published_contract_names_the_roles_that_are_read():
+    schema = json.loads((ROOT / "schemas" / "conversation.schema.json").read_text())
+    assert set(schema["$defs"]["message"]["properties"]["role"]["enum"]) == set(ROLES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_between_the_documents_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
