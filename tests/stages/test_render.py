@@ -313,6 +313,18 @@ def test_rows_are_rendered_alone():
     assert whole.equals(pl.concat(halves))
 
 
+def test_roles_and_weights_are_those_of_the_rows_own_messages():
+    first, second = say(("user", "a"), ("assistant", "b")), say(("system", "c"), ("user", "d"), ("assistant", "e"))
+    second[2]["weight"] = 0.5
+    rows = render_conversations(frame(first, second, first), Render(), template=CHATML)["spans"].to_list()
+    spoken = [[(span["role"], span["weight"]) for span in row if span["class"] == "content"] for row in rows]
+    assert spoken == [
+        [("user", None), ("assistant", None)],
+        [("system", None), ("user", None), ("assistant", 0.5)],
+        [("user", None), ("assistant", None)],
+    ]
+
+
 def test_the_date_is_the_configs():
     dated = Template(
         name="dated",

@@ -45,6 +45,14 @@ def test_the_header_of_the_next_message_is_no_stop():
     assert probe(bare, Render()).stops == ()
 
 
+def test_the_header_of_the_next_message_is_no_second_stop():
+    source = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% else %}<|eos|>{% endif %}"
+    )
+    assert probe(template(source, "<|start|>", "<|eos|>"), Render()).stops == ("<|eos|>",)
+
+
 def test_an_earlier_turn_may_end_on_the_token_that_closes_a_question():
     source = (
         "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}"

@@ -76,6 +76,7 @@ BOMBS = [
     "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ '{}'.format(ns.x) }}",
     "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
+    "{% set x = 'a' * 50000 %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
     "{% for a in range(99999999999) %}{% endfor %}",
     "{% for a in range(99999) %}{{ range(99999) | list | length }}{% endfor %}",
     "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
@@ -118,6 +119,7 @@ def test_a_bomb_ends_within_a_second_and_little_memory(source: str):
 
 
 FAITHFUL = [
+    "a\n  {% if true %}\n  {% set x = 1 %}\nb\n  {%- endif %}\n\n{{ x }}\n",
     "{{ messages[1].content | upper | lower | title }}",
     "{{ messages | map(attribute='content') | join(', ') }}",
     "{{ messages | selectattr('role', 'equalto', 'user') | map(attribute='content') | first }}",
