@@ -57,10 +57,11 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
         )
     first = answered[0][0]
     middle = full[max([end for _, end, _ in spans_of(full) if end <= first], default=0) : first]
-    asked = _try(compiled, prefix, config, generation_prompt=True)
+    asked = _after_last(_try(compiled, prefix, config, generation_prompt=True))
     bare = _try(compiled, prefix, config)
-    prompt = asked[len(bare) :] if bare and asked.startswith(bare) else ""
-    close = _after_last(asked).removesuffix(prompt)
+    # some templates close a conversation that nobody asks to go on; what differs from there is the prompt
+    close = _shared(_after_last(bare), asked, template) if bare else asked
+    prompt = asked[len(close) :]
     header = _shared(prompt, middle.removeprefix(close), template)
     after_user = close + header if middle.startswith(close + header) else ""
     shape = _shape(compiled, prefix, config)
@@ -128,7 +129,7 @@ def _after_last(text: str) -> str:
 
 
 def _shared(prompt: str, following: str, template: Template) -> str:
-    """Return the part of the generation prompt that a whole conversation has too, cut where a token or line ends.
+    """Return `prompt` if `following` begins with it, else what both begin with, cut where a token or a line ends.
 
     Some prompts go on beyond the header (an opening think tag) with what a recorded answer need not begin with.
     """
