@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from pipeline.config import Config
-from pipeline.files import write_if_changed
 from schemas.assets import Template, Vocabulary
+from schemas.files import write_if_changed
 from schemas.settings import ConfigError, suggest
 from stages.render import Render, probe
 from stages.render.builtin import load as load_builtin

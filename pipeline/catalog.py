@@ -4,10 +4,10 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.files import write_if_changed
 from pipeline.keys import digest
 from pipeline.plan import Task
 from pipeline.source import Chunk, Source, expand, scan
+from schemas.files import write_if_changed
 
 
 class _Packed(msgspec.Struct, frozen=True):

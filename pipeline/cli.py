@@ -204,7 +204,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.gpus > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", "-m"]
     command += ["trainer", options.config]
-    command += ["--run", options.run] if options.run else []
+    command += ["--run-dir", options.run] if options.run else []  # torchrun has a --run of its own
     for assignment in options.set:
         command += ["--set", assignment]
     command += [flag for flag, on in (("--fresh", options.fresh), ("--dry-run", options.dry_run)) if on]

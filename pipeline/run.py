@@ -13,13 +13,14 @@ from pipeline.card import dataset_card
 from pipeline.catalog import Catalog
 from pipeline.config import Config
 from pipeline.execute import Settings, Timing, run_corpus
-from pipeline.files import locked, write_if_changed
 from pipeline.graph import GRAPH, NAMES, Stage, phases
 from pipeline.keys import closure, stage_key
+from pipeline.lock import locked
 from pipeline.plan import Task, corpus_key, fresh_records, manifest_key
 from pipeline.pool import run_tasks
 from pipeline.source import Chunk, SourceError
 from pipeline.store import Store
+from schemas.files import write_if_changed
 from schemas.manifest import Manifest, ShardRecord
 
 

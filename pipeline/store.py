@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
-from pipeline.files import TEMPORARY, remove, write_if_changed, write_whole
 from pipeline.graph import Stage
 from schemas.conform import conform
+from schemas.files import TEMPORARY, remove, write_if_changed, write_whole
 from schemas.manifest import FileRecord, Manifest, ShardRecord, total
 from schemas.tables import dropped_schema
 

@@ -63,9 +63,7 @@ KEEPER: Final = field(
 )
 SIMILARITY: Final = field("similarity", pa.float64(), "exact Jaccard similarity with the keeper", nullable=True)
 IS_EXACT: Final = field("is_exact", pa.bool_(), "normalised text equal to the keeper's")
-N_DUPLICATES: Final = field(
-    "n_duplicates", pa.int32(), "rows of the cluster, its survivor included", unit="row"
-)
+N_DUPLICATES: Final = field("n_duplicates", pa.int32(), "rows of the cluster, its survivor included", unit="row")
 SPLIT: Final = field("split", pa.string(), "train or validation, decided by cluster")
 
 TEXT: Final = field("text", pa.string(), "the conversation as the chat template writes it")

@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from schemas.files import write_whole
 from trainer.errors import ModelError, PlanMismatch
-from trainer.files import replace_file, replacing_directory, sweep
+from trainer.files import replacing_directory, sweep
 from trainer.model import Decoder
 from trainer.stream import Cursor
 from trainer.weights import from_hugging_face, read_safetensors, to_hugging_face
@@ -65,7 +66,7 @@ def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.O
         body = msgspec.json.encode(msgspec.structs.replace(state, files=hashes))
         sealed = _Sealed(sha256=hashlib.sha256(body).hexdigest(), state=msgspec.Raw(body))
         (temporary / "state.json").write_bytes(msgspec.json.encode(sealed))
-    replace_file(directory / "LATEST", f"{path.name}\n".encode())
+    write_whole(directory / "LATEST", f"{path.name}\n".encode())
     for old in _newest_first(directory)[keep:]:
         shutil.rmtree(old)
     return path

@@ -82,7 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("configs/tiny.toml"),
         help="TOML file; [model] says what is trained, [train] how, `run` where the data is (default: %(default)s)",
     )
-    parser.add_argument("--run", metavar="DIR", type=Path, help="run directory, instead of the config's `run`")
+    parser.add_argument(
+        "--run",
+        "--run-dir",  # torchrun takes --run for the beginning of a switch of its own
+        dest="run",
+        metavar="DIR",
+        type=Path,
+        help="run directory, instead of the config's `run`; under torchrun write --run-dir",
+    )
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

@@ -61,7 +61,7 @@ def _command(config: Path, run: Path | None, overrides: Sequence[str], world_siz
     start = ["torchrun", "--nproc-per-node", str(world_size)] if world_size > 1 else [Path(sys.executable).name]
     words = [*start, "-m", "trainer", str(config)]
     if run is not None:
-        words += ["--run", str(run)]
+        words += ["--run-dir", str(run)]
     for override in overrides:
         words += ["--set", override]
     return shlex.join(words)

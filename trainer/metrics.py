@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from trainer.files import replace_file
+from schemas.files import write_whole
 
 
 class Metrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,4 +46,4 @@ def cut_after(path: Path, step: int) -> None:
             continue
         if line.endswith(b"\n") and at <= step:
             kept.append(line)
-    replace_file(path, b"".join(kept))
+    write_whole(path, b"".join(kept))

@@ -146,7 +146,7 @@ def test_a_mistake_gets_one_sentence_and_no_traceback(built, arguments, code, sa
 
 
 def test_a_run_in_use_is_refused_with_its_own_code(built, capsys):
-    from pipeline.files import locked
+    from pipeline.lock import locked
 
     directory, _, config, _ = built
     with locked(directory / ".lock"):

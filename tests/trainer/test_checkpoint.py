@@ -87,7 +87,7 @@ class CrashError(BaseException):
 
 def break_at(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
     """Let the k-th flush or rename from now on, counted from 0, and all after it, fail."""
-    real_fsync, real_rename = os.fsync, Path.rename
+    real_fsync, real_rename, real_replace = os.fsync, Path.rename, Path.replace
     left = k
 
     def count() -> None:
@@ -104,7 +104,12 @@ def break_at(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
         count()
         return real_rename(self, target)
 
+    def replace(self: Path, target: Path) -> Path:
+        count()
+        return real_replace(self, target)
+
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
     monkeypatch.setattr(Path, "rename", rename)
 
 

@@ -1,20 +1,13 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all: the one way in which builder and trainer write."""
 
 import contextlib
-import fcntl
 import os
 import secrets
-import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 TEMPORARY: Final = ".tmp-"
 """Prefix of names that may hold half a file; only names that begin with it may."""
-
-
-class LockedError(RuntimeError):
-    """Another process writes the run directory."""
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
@@ -34,7 +27,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync(path.parent)
 
 
 def write_if_changed(path: Path, data: bytes) -> None:
@@ -48,40 +41,13 @@ def remove(path: Path) -> None:
     """Remove the file at `path`, lastingly; nothing happens if there is none."""
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory survive a power loss."""
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def sync(path: Path) -> None:
+    """Make a file's bytes, or the names in a directory, survive a power loss."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file at `path`. Raises LockedError, naming the holder, when another process has it.
-
-    The kernel frees the lock when its holder dies, however it dies: there is no stale lock to remove by hand.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LockedError(
-                f"{path.parent}: another process is writing this run ({holder}). Wait for it, stop it, or use another --run"
-            ) from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        try:
-            yield
-        finally:
-            file.seek(0)
-            file.truncate()

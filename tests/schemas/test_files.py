@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pipeline.files import TEMPORARY, LockedError, locked, write_whole
+from schemas.files import TEMPORARY, write_whole
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_trace(tmp_path, monkeypatch):
 def test_a_full_disk_is_an_error_not_a_short_file(tmp_path):
     code = (
         "import resource, pathlib\n"
-        "from pipeline.files import write_whole\n"
+        "from schemas.files import write_whole\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         f"write_whole(pathlib.Path({str(tmp_path / 'a')!r}), b'x' * 5000)\n"
@@ -37,23 +37,8 @@ def test_a_full_disk_is_an_error_not_a_short_file(tmp_path):
 def test_a_link_laid_at_the_temporary_name_is_not_followed(tmp_path, monkeypatch):
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    monkeypatch.setattr("pipeline.files.secrets.token_hex", lambda _: "0")
+    monkeypatch.setattr("schemas.files.secrets.token_hex", lambda _: "0")
     (tmp_path / f"{TEMPORARY}a-0").symlink_to(victim)
     with pytest.raises(FileExistsError):
         write_whole(tmp_path / "a", b"theirs")
     assert victim.read_text() == "mine"
-
-
-def test_a_second_writer_is_told_who_holds_the_run(tmp_path):
-    code = (
-        "import pathlib\n"
-        "from pipeline.files import locked\n"
-        f"with locked(pathlib.Path({str(tmp_path / '.lock')!r})): pass\n"
-    )
-    with locked(tmp_path / ".lock"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-        assert f"pid {os.getpid()}" in done.stderr
-        assert "another --run" in done.stderr
-        with pytest.raises(LockedError), locked(tmp_path / ".lock"):
-            pass
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
