@@ -15,6 +15,7 @@ from stages.render import Render, probe
 from stages.render.builtin import load as load_builtin
 from stages.render.builtin import names as builtin_names
 from stages.tokenize import Tokenize
+from stages.tokenize.definition import Definition, TokenizerError
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 
@@ -46,32 +47,27 @@ def load_assets(config: Config) -> Assets:
     files = _tokenizer_files(tokenize.tokenizer)
     tokenizer_json = files["tokenizer.json"].read_bytes()
     try:
-        settings = json.loads(tokenizer_json)
-    except ValueError as error:
-        raise ConfigError(f"{files['tokenizer.json']}: not valid JSON: {error}") from None
+        definition = Definition(tokenizer_json)
+    except TokenizerError as error:
+        raise ConfigError(f"{files['tokenizer.json']}: {error}") from None
     beside = _json(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
-    added = {str(token["content"]): token for token in settings.get("added_tokens") or []}
-    special = tuple(text for text, token in added.items() if token.get("special"))
+    special = tuple(text for text, token in definition.added_tokens.items() if token.special)
     name, source = _template_source(render.template, files, beside)
     variables = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
     template = Template(name=name, source=source, variables=variables, control_tokens=special)
     vocabulary = Vocabulary(
         tokenizer_json=tokenizer_json,
-        control_tokens=tuple(sorted(text for text in added if text in source and text.strip())),
+        control_tokens=tuple(sorted(text for text in definition.added_tokens if text in source and text.strip())),
         bos_token=variables.get("bos_token"),
         eos_token=variables.get("eos_token"),
         pad_token=variables.get("pad_token"),
     )
     probed = probe(template, render)
-    ids = {text: int(token["id"]) for text, token in added.items()}
-    base = settings.get("model", {}).get("vocab", {})
-    if isinstance(base, dict):
-        ids = {**base, **ids}
-    stops = [ids[text] for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text in ids]
+    stops = [definition.id_of(text) for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text]
     generation = {
-        "bos_token_id": ids.get(variables.get("bos_token", "")),
-        "eos_token_id": stops,
-        "pad_token_id": ids.get(variables.get("pad_token", "")),
+        "bos_token_id": definition.id_of(variables["bos_token"]) if "bos_token" in variables else None,
+        "eos_token_id": [i for i in stops if i is not None],
+        "pad_token_id": definition.id_of(variables["pad_token"]) if "pad_token" in variables else None,
     }
     return Assets(template, vocabulary, beside, {key: value for key, value in generation.items() if value is not None})
 

@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import msgspec
 import polars as pl
 import pyarrow as pa
 
-from pipeline.graph import SOURCE, Stage
+from pipeline.graph import SOURCE, Stage, by_name
 from pipeline.keys import shard_key
 from pipeline.plan import Task, input_digests
 from pipeline.source import Source, read_chunk
-from pipeline.store import Store
+from pipeline.store import Halves, Store, split
 from schemas.errors import GateError
 from schemas.manifest import ShardRecord
 
@@ -47,31 +48,68 @@ def run_shard(
 ) -> tuple[dict[str, ShardRecord], list[Timing]]:
     """Take one shard through `stages`, writing each one's output, skipping those whose key is already right.
 
-    What one stage wrote is handed to the next in memory, as it would be read back.
+    What one stage made is handed to the next in memory, as it would be read back, and written while the next one runs.
     """
-    records: dict[str, ShardRecord] = dict(task.known)
-    done: dict[str, ShardRecord] = {}
-    frames: dict[str, pl.DataFrame] = {}
-    timings = []
-    for position, stage in enumerate(stages):
-        key = shard_key(settings.keys[stage.name], input_digests(stage, task.chunk, records))
-        record = store.record(stage.name, task.shard)
-        if record is None or record.key != key or not store.holds(stage.name, record):
-            start = time.perf_counter()
-            inputs = [_frame(store, settings, task, name, records, frames) for name in stage.reads]
-            out = _run(stage, inputs, settings, f"{task.chunk.path}, shard {task.shard}")
-            computed = time.perf_counter()
-            record, kept = store.commit(stage, task.shard, key, out, inputs[0].height)
-            if stage.partition is None:
-                frames[stage.name] = as_frame(kept)
-            timings.append(
-                Timing(stage.name, task.shard, inputs[0].height, computed - start, time.perf_counter() - computed)
-            )
-        records[stage.name] = done[stage.name] = record
-        later = {name for after in stages[position + 1 :] for name in after.reads}
-        for name in [name for name in frames if name not in later]:
-            del frames[name]
-    return done, timings
+    with ThreadPoolExecutor(1) as writer:
+        return _Shard(store, settings, task, writer).run(stages)
+
+
+class _Shard:
+    """One shard on its way: what is known of each stage's output, in memory, on disk, or still being written."""
+
+    def __init__(self, store: Store, settings: Settings, task: Task, writer: Executor) -> None:
+        self.store, self.settings, self.task, self.writer = store, settings, task, writer
+        self.frames: dict[str, pl.DataFrame] = {}
+        self.pending: dict[str, Future[tuple[ShardRecord, float]]] = {}
+        self.records: dict[str, ShardRecord] = dict(task.known)
+        self.spent: dict[str, tuple[int, float]] = {}
+
+    def run(self, stages: Sequence[Stage]) -> tuple[dict[str, ShardRecord], list[Timing]]:
+        for position, stage in enumerate(stages):
+            if not self._is_fresh(stage):
+                self._build(stage)
+            later = {name for after in stages[position + 1 :] for name in after.reads}
+            self.frames = {name: frame for name, frame in self.frames.items() if name in later}
+        timings = []
+        for name, (rows_in, seconds) in self.spent.items():
+            self.records[name], write_seconds = self.pending[name].result()
+            timings.append(Timing(name, self.task.shard, rows_in, seconds, write_seconds))
+        return {stage.name: self.records[stage.name] for stage in stages}, timings
+
+    def _is_fresh(self, stage: Stage) -> bool:
+        record = self.store.record(stage.name, self.task.shard)
+        if record is None or record.key != self._key(stage) or not self.store.holds(stage.name, record):
+            return False
+        self.records[stage.name] = record
+        return True
+
+    def _build(self, stage: Stage) -> None:
+        start = time.perf_counter()
+        inputs = [self._frame(name) for name in stage.reads]
+        out = _run(stage, inputs, self.settings, f"{self.task.chunk.path}, shard {self.task.shard}")
+        halves = split(stage, self.task.shard, out, inputs[0].height)
+        if stage.partition is None:
+            self.frames[stage.name] = as_frame(halves.kept)
+        self.spent[stage.name] = inputs[0].height, time.perf_counter() - start
+        self.pending[stage.name] = self.writer.submit(self._commit, stage, self._key(stage), halves)
+
+    def _commit(self, stage: Stage, key: str, halves: Halves) -> tuple[ShardRecord, float]:
+        start = time.perf_counter()
+        return self.store.commit(stage, self.task.shard, key, halves), time.perf_counter() - start
+
+    def _key(self, stage: Stage) -> str:
+        """Return the key of this shard of a stage; what the stage reads must be written by then."""
+        for name in stage.reads:
+            if name in self.pending and name not in self.records:
+                self.records[name], _ = self.pending[name].result()
+        return shard_key(self.settings.keys[stage.name], input_digests(stage, self.task.chunk, self.records))
+
+    def _frame(self, name: str) -> pl.DataFrame:
+        if name == SOURCE:
+            return read_chunk(self.task.chunk, self.settings.source)
+        if name not in self.frames:
+            self.frames[name] = self.store.read(name, self.records[name])
+        return self.frames[name]
 
 
 def run_corpus(
@@ -86,11 +124,18 @@ def run_corpus(
     computed = time.perf_counter()
     committed, first = [], 0
     for shard, height in enumerate(heights):
-        record, _ = store.commit(stage, shard, key, out.slice(first, height), height)
-        committed.append(record)
+        halves = split(stage, shard, out.slice(first, height), height)
+        committed.append(store.commit(stage, shard, key, halves))
         first += height
     timing = Timing(stage.name, 0, first, computed - start, time.perf_counter() - computed)
     return committed, [timing]
+
+
+def run_empty(stages: Sequence[Stage], settings: Settings) -> None:
+    """Run `stages` on tables without rows: whatever they load on first use is then loaded."""
+    for stage in stages:
+        inputs = [as_frame(by_name(name).writes.empty_table()) for name in stage.reads]
+        stage.run(*inputs, settings.configs[stage.name], **{name: settings.assets[name] for name in stage.assets})
 
 
 def as_frame(table: pa.Table) -> pl.DataFrame:
@@ -98,21 +143,6 @@ def as_frame(table: pa.Table) -> pl.DataFrame:
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame
-
-
-def _frame(
-    store: Store,
-    settings: Settings,
-    task: Task,
-    name: str,
-    records: Mapping[str, ShardRecord],
-    frames: dict[str, pl.DataFrame],
-) -> pl.DataFrame:
-    if name == SOURCE:
-        return read_chunk(task.chunk, settings.source)
-    if name not in frames:
-        frames[name] = store.read(name, records[name])
-    return frames[name]
 
 
 def _run(stage: Stage, inputs: list[pl.DataFrame], settings: Settings, where: str) -> pl.DataFrame:

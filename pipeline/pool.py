@@ -1,17 +1,19 @@
-"""Shard tasks on the cores of this machine: in this process when there is little to do, else in spawned workers."""
+"""Tasks on the cores of this machine: in this process when there is little to do, else in spawned workers."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
 from pathlib import Path
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
-from pipeline.execute import Settings, Timing, run_shard
+from pipeline.execute import Settings, Timing, run_corpus, run_empty, run_shard
 from pipeline.graph import by_name
 from pipeline.plan import Task
 from pipeline.store import Store
@@ -20,73 +22,107 @@ from schemas.manifest import ShardRecord
 ENOUGH_BYTES: Final = 12 << 20
 """Input from which starting worker processes (about a second) pays."""
 
-Result = tuple[Task, dict[str, ShardRecord], list[Timing]]
+Done = tuple[dict[str, ShardRecord], list[Timing]]
 
 
 class WorkerDiedError(RuntimeError):
     """A worker process ended without a word: killed for memory, or a crash in native code."""
 
 
+class Workers:
+    """Runs tasks; worker processes start with the first one that needs them and live until the end of the build."""
+
+    def __init__(self, store: Store, settings: Settings, n_workers: int) -> None:
+        self._store, self._settings, self._n_workers = store, settings, n_workers
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is None:
+            return
+        if kind is None:
+            self._pool.shutdown()
+            return
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:  # what they were at is not committed, and will be done again
+            process.terminate()
+
+    def run(self, stage_names: Sequence[str], tasks: Sequence[Task]) -> Generator[tuple[Task, Done], None, None]:
+        """Yield each task's result as it is done, in any order; what comes out on disk does not depend on the order.
+
+        Raises WorkerDiedError, naming the shards that were in work, when a worker process dies.
+        """
+        size = sum(task.chunk.end - task.chunk.start for task in tasks)
+        if self._pool is None and (self._n_workers == 1 or len(tasks) < 2 or size < ENOUGH_BYTES):
+            stages = [by_name(name) for name in stage_names]
+            for task in tasks:
+                yield task, run_shard(self._store, stages, self._settings, task)
+            return
+        pool, names = self._started(), tuple(stage_names)
+        waiting = list(reversed(tasks))
+        running: dict[Future[Done], Task] = {}
+        while waiting or running:
+            # One task a worker and one in hand: a queue of many thousand would only hold memory.
+            while waiting and len(running) < 2 * self._n_workers:
+                task = waiting.pop()
+                running[pool.submit(_run_shard, names, task)] = task
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                task = running.pop(future)
+                with _explained([task, *running.values()]):
+                    result = future.result()
+                yield task, result
+
+    def run_corpus(
+        self, name: str, key: str, records: Mapping[str, Sequence[ShardRecord]], *, then: Sequence[str]
+    ) -> tuple[list[ShardRecord], list[Timing]]:
+        """Run a corpus stage; workers that would be idle meanwhile get ready for the stages `then`."""
+        if self._pool is None:
+            return run_corpus(self._store, by_name(name), self._settings, key, records)
+        future = self._pool.submit(_run_corpus, name, key, {name: list(found) for name, found in records.items()})
+        for _ in range(self._n_workers - 1):
+            self._pool.submit(_get_ready, tuple(then))
+        with _explained([]):
+            return future.result()
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # spawn: a forked child of a process that has run a Polars query hangs
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(
+                self._n_workers, mp_context=context, initializer=_start, initargs=(self._store.root, self._settings)
+            )
+            with _worker_environment(self._n_workers):
+                for _ in range(self._n_workers):  # the executor starts one process per submitted task
+                    self._pool.submit(_get_ready, ())
+        return self._pool
+
+
+@contextlib.contextmanager
+def _explained(tasks: Sequence[Task]) -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        shards = f" while working on shard(s) {sorted(task.shard for task in tasks)}" if tasks else ""
+        raise WorkerDiedError(
+            f"a worker process died{shards} (killed for memory, or a crash in native code). What is committed is kept. "
+            "Try --workers 1, or a smaller [source] shard_bytes"
+        ) from None
+
+
 _worker: tuple[Store, Settings] | None = None
 
 
-def run_tasks(
-    store: Store, stage_names: Sequence[str], settings: Settings, tasks: Sequence[Task], workers: int
-) -> Generator[Result, None, None]:
-    """Yield each task's result as it is done, in any order; what comes out on disk does not depend on the order.
-
-    Raises WorkerDiedError, naming the shards that were in work, when a worker process dies.
-    """
-    size = sum(task.chunk.end - task.chunk.start for task in tasks)
-    if workers == 1 or len(tasks) < 2 or size < ENOUGH_BYTES:
-        stages = [by_name(name) for name in stage_names]
-        for task in tasks:
-            yield task, *run_shard(store, stages, settings, task)
-        return
-    with _worker_environment(workers):
-        # spawn: a forked child of a process that has run a Polars query hangs
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            min(workers, len(tasks)), mp_context=context, initializer=_start, initargs=(store.root, settings)
-        )
-        try:
-            yield from _collect(pool, tuple(stage_names), tasks, workers)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):
-                process.terminate()
-            raise
-        pool.shutdown()
-
-
-def _collect(
-    pool: ProcessPoolExecutor, names: tuple[str, ...], tasks: Sequence[Task], workers: int
-) -> Iterator[Result]:
-    waiting = list(reversed(tasks))
-    running: dict[Future[tuple[dict[str, ShardRecord], list[Timing]]], Task] = {}
-    while waiting or running:
-        # One task a worker and one in hand: a queue of many thousand would only hold memory.
-        while waiting and len(running) < 2 * workers:
-            task = waiting.pop()
-            running[pool.submit(_run, names, task)] = task
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            task = running.pop(future)
-            try:
-                records, timings = future.result()
-            except BrokenProcessPool:
-                shards = sorted({task.shard, *(other.shard for other in running.values())})
-                raise WorkerDiedError(
-                    f"a worker process died while working on shard(s) {shards} (killed for memory, or a crash in native "
-                    "code). What is committed is kept. Try --workers 1, or a smaller [source] shard_bytes"
-                ) from None
-            yield task, records, timings
-
-
 def _start(root: Path, settings: Settings) -> None:
-    global _worker
+    global _worker  # what a worker needs for all its tasks is sent to it once
     _worker = Store(root), settings
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.freeze()  # what is loaded by now stays; collections need not look at it again
 
 
 def _end_with_parent() -> None:
@@ -96,18 +132,32 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run(names: tuple[str, ...], task: Task) -> tuple[dict[str, ShardRecord], list[Timing]]:
+def _mine() -> tuple[Store, Settings]:
     assert _worker is not None
-    store, settings = _worker
+    return _worker
+
+
+def _run_shard(names: tuple[str, ...], task: Task) -> Done:
+    store, settings = _mine()
     return run_shard(store, [by_name(name) for name in names], settings, task)
 
 
+def _run_corpus(name: str, key: str, records: dict[str, list[ShardRecord]]) -> tuple[list[ShardRecord], list[Timing]]:
+    store, settings = _mine()
+    return run_corpus(store, by_name(name), settings, key, records)
+
+
+def _get_ready(names: tuple[str, ...]) -> None:
+    _, settings = _mine()
+    run_empty([by_name(name) for name in names], settings)
+
+
 @contextlib.contextmanager
-def _worker_environment(workers: int) -> Iterator[None]:
+def _worker_environment(n_workers: int) -> Iterator[None]:
     """Give each worker its share of the cores: libraries that start threads read these when they load."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
+    threads = str(max(1, (os.cpu_count() or 1) // n_workers))
     names = ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "ARROW_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
+    before = {name: os.environ.get(name) for name in (*names, "TOKENIZERS_PARALLELISM")}
     os.environ.update(dict.fromkeys(names, threads) | {"TOKENIZERS_PARALLELISM": "false"})
     try:
         yield

@@ -1,6 +1,5 @@
 """The builder: finds what is stale, runs it phase by phase, and says what became of every conversation."""
 
-import contextlib
 import json
 import shutil
 import time
@@ -12,12 +11,12 @@ from pipeline.assets import Assets, load_assets, write_tokenizer
 from pipeline.card import dataset_card
 from pipeline.catalog import Catalog
 from pipeline.config import Config
-from pipeline.execute import Settings, Timing, run_corpus
+from pipeline.execute import Settings, Timing
 from pipeline.graph import GRAPH, NAMES, Stage, phases
 from pipeline.keys import closure, stage_key
 from pipeline.lock import locked
 from pipeline.plan import Task, corpus_key, fresh_records, manifest_key
-from pipeline.pool import run_tasks
+from pipeline.pool import Workers
 from pipeline.source import Chunk, SourceError
 from pipeline.store import Store
 from schemas.files import write_if_changed
@@ -95,13 +94,15 @@ class _Build:
         configs = {stage.name: self.config.sections[stage.name] for stage in self.stages}
         keys = {stage.name: stage_key(stage, configs[stage.name], assets.by_name) for stage in self.stages}
         settings = Settings(self.config.source, configs, assets.by_name, keys)
-        for stages in phases(self.stages):
-            if stages[0].scope == "corpus":
-                self._run_corpus(stages[0], settings)
-            else:
-                self._run_shards(stages, settings, chunks, catalog)
-            for stage in stages:
-                self._finish(stage)
+        grouped = phases(self.stages)
+        with Workers(self.store, settings, self.workers) as workers:
+            for stages, after in zip(grouped, [*grouped[1:], ()], strict=True):
+                if stages[0].scope == "corpus":
+                    self._run_corpus(stages[0], settings, workers, after)
+                else:
+                    self._run_shards(stages, settings, workers, chunks, catalog)
+                for stage in stages:
+                    self._finish(stage)
         catalog.clean()
         self._finish_run(assets)
         return self.built
@@ -110,7 +111,9 @@ class _Build:
         record = self.store.record(stage, shard)
         return record if record is not None and self.store.holds(stage, record) else None
 
-    def _run_shards(self, stages: tuple[Stage, ...], settings: Settings, chunks: list[Chunk], catalog: Catalog) -> None:
+    def _run_shards(
+        self, stages: tuple[Stage, ...], settings: Settings, workers: Workers, chunks: list[Chunk], catalog: Catalog
+    ) -> None:
         found: list[dict[str, ShardRecord] | None] = []
         stale = []
         for shard, chunk in enumerate(chunks):
@@ -125,15 +128,14 @@ class _Build:
                 self.store.unfinish(name)
             if names[0] == GRAPH[0].name:
                 catalog.unpack_for(stale)
-            with contextlib.closing(run_tasks(self.store, names, settings, stale, self.workers)) as results:
-                for task, records, timings in results:
-                    found[task.shard] = records
-                    self._log(timings)
-                    self.progress.advanced(names, list(records.values()))
+            for task, (records, timings) in workers.run(names, stale):
+                found[task.shard] = records
+                self._log(timings)
+                self.progress.advanced(names, list(records.values()))
         for stage in stages:
             self.records[stage.name] = [records[stage.name] for records in found if records is not None]
 
-    def _run_corpus(self, stage: Stage, settings: Settings) -> None:
+    def _run_corpus(self, stage: Stage, settings: Settings, workers: Workers, after: tuple[Stage, ...]) -> None:
         n_shards = len(self.records[stage.reads[0]])
         key = corpus_key(stage, settings.keys[stage.name], self.records)
         known = [self._lookup(stage.name, shard) for shard in range(n_shards)]
@@ -141,7 +143,8 @@ class _Build:
         if len(records) != n_shards:
             self.progress.started([stage.name], 1, 1)
             self.store.unfinish(stage.name)
-            records, timings = run_corpus(self.store, stage, settings, key, self.records)
+            then = [following.name for following in after]
+            records, timings = workers.run_corpus(stage.name, key, self.records, then=then)
             self._log(timings)
             self.progress.advanced([stage.name], records)
         self.records[stage.name] = records

@@ -30,6 +30,44 @@ class DamagedShardError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Halves:
+    """A stage's output for one shard, split and checked: every conversation that went in is in one of the halves."""
+
+    kept: pa.Table
+    dropped: pa.Table | None
+    """None when no row was dropped."""
+    reasons: dict[str, int]
+    """Conversations dropped, by reason."""
+    rows_in: int
+
+
+def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int) -> Halves:
+    """Split a stage's output into kept and dropped rows.
+
+    Raises StageError if conversations in are not conversations out, and SchemaError if a table is not what was promised.
+    """
+    table = out.to_arrow()
+    reasons: dict[str, int] = {}
+    dropped = None
+    is_kept = pa.repeat(pa.scalar(value=True), table.num_rows)
+    if DROP_REASON in table.column_names:
+        is_kept = pc.is_null(table[DROP_REASON])
+        if table.num_rows and not pc.all(is_kept).as_py():
+            dropped = table.filter(pc.invert(is_kept))
+            dropped = _fill(dropped, dropped_schema(stage.writes, stage.evidence)).combine_chunks()
+            reasons = dict(sorted(zip(*_group(dropped), strict=True)))
+    # Filtered even if every row is kept: it copies, and what a frame has in the unused bits of its bitmaps is chance.
+    table = table.filter(is_kept)
+    kept = conform(table, stage.writes).combine_chunks()
+    n_kept, n_dropped = _conversations(kept), sum(reasons.values())
+    if n_kept + n_dropped != rows_in:
+        raise StageError(
+            f"{stage.name}, shard {shard}: {rows_in} conversations in, but {n_kept} kept + {n_dropped} dropped"
+        )
+    return Halves(kept, dropped, reasons, rows_in)
+
+
+@dataclass(frozen=True)
 class Store:
     """A run directory."""
 
@@ -62,54 +100,31 @@ class Store:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def commit(
-        self, stage: Stage, shard: int, key: str, out: pl.DataFrame, ids_in: int
-    ) -> tuple[ShardRecord, pa.Table]:
-        """Split `out` into kept and dropped rows, check that none is lost, and write them; the record comes last.
-
-        Returns the record and the kept rows. Raises StageError if conversations in are not conversations out, and
-        SchemaError if a table is not what the stage promised.
-        """
-        table = out.to_arrow()
-        if DROP_REASON in table.column_names:
-            is_kept = pc.is_null(table[DROP_REASON])
-            kept, dropped = table.filter(is_kept), table.filter(pc.invert(is_kept))
-        else:
-            kept, dropped = table, None
-        kept = conform(kept, stage.writes).combine_chunks()
-        reasons: dict[str, int] = {}
-        if dropped is not None and dropped.num_rows:
-            dropped = _fill(dropped, dropped_schema(stage.writes, stage.evidence)).combine_chunks()
-            reasons = dict(zip(*_group(dropped), strict=True))
-        else:
-            dropped = None
-        n_kept = _conversations(kept)
-        if n_kept + sum(reasons.values()) != ids_in:
-            raise StageError(
-                f"{stage.name}, shard {shard}: {ids_in} conversations in, but {n_kept} kept + {sum(reasons.values())} dropped"
-            )
+    def commit(self, stage: Stage, shard: int, key: str, halves: Halves) -> ShardRecord:
+        """Write both halves of a stage's output, and last the record that makes them count."""
         directory = self.directory(stage.name)
         remove(self._record_path(stage.name, shard))  # first: a record must never describe another content
         files = [
-            _write(directory, f"kept/{part}{shard:05d}.arrow", rows) for part, rows in _partition(kept, stage.partition)
+            _write(directory, f"kept/{part}{shard:05d}.arrow", rows)
+            for part, rows in _partition(halves.kept, stage.partition)
         ]
-        if dropped is not None:
-            files.append(_write(directory, f"dropped/{shard:05d}.arrow", dropped))
+        if halves.dropped is not None:
+            files.append(_write(directory, f"dropped/{shard:05d}.arrow", halves.dropped))
         self._remove_strays(stage, shard, files)
         record = ShardRecord(
             shard=shard,
             key=key,
-            rows_in=ids_in,
-            kept=n_kept,
-            dropped=dict(sorted(reasons.items())),
-            tokens=_tokens(kept),
-            supervised=_sum(kept, "n_supervised"),
+            rows_in=halves.rows_in,
+            kept=_conversations(halves.kept),
+            dropped=halves.reasons,
+            tokens=_tokens(halves.kept),
+            supervised=_sum(halves.kept, "n_supervised"),
             files=tuple(files),
         )
         path = self._record_path(stage.name, shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=1))
-        return record, kept
+        return record
 
     def _remove_strays(self, stage: Stage, shard: int, files: Iterable[FileRecord]) -> None:
         """Remove what an earlier build left of this shard: a dropped file without rows, a split that is no more."""

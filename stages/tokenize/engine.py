@@ -2,16 +2,15 @@
 
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from schemas.assets import Vocabulary
-from schemas.errors import GateError
+from stages.tokenize.definition import Definition, TokenizerError
 
 PROBES: Final = (
     "",
@@ -37,10 +36,6 @@ PROBES: Final = (
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class TokenizerError(GateError):
-    """The tokenizer cannot be used; the text says why and what to do."""
-
-
 @dataclass(kw_only=True)
 class Engine:
     """A vocabulary ready to encode, and what is known of its tokens.
@@ -59,7 +54,7 @@ class Engine:
     prepends: bool
     normal_form: str | None
     is_lossless: bool
-    _json: dict[str, Any] = field(repr=False)
+    definition: Definition
 
     def encode(self, texts: list[str], *, verify: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (offsets, ids) of `texts`; the first `verify` rows of gigatoken's ids are compared with the oracle's.
@@ -95,8 +90,7 @@ class Engine:
     @functools.cached_property
     def without_controls(self) -> Any:
         """The oracle without its control tokens: text that spells one is encoded as any other text."""
-        others = [token for token in self._json.get("added_tokens") or [] if token["content"] not in self.controls]
-        return _load(self._json | {"added_tokens": others})
+        return _load(self.definition.to_json(without=frozenset(self.controls)))
 
     def keeps_text(self, texts: pl.Series) -> NDArray[np.bool_]:
         """Return, per row, whether token byte lengths can be added up to positions in the text."""
@@ -111,29 +105,23 @@ class Engine:
 @functools.lru_cache(maxsize=4)
 def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
     """Return the engine for `vocabulary`. Raises TokenizerError if gigatoken is demanded and unfit."""
-    try:
-        settings = msgspec.json.decode(vocabulary.tokenizer_json)
-    except msgspec.DecodeError as error:
-        raise TokenizerError(f"tokenizer.json is not valid JSON: {error}") from None
-    # Special tokens are the template's business, and trimmed offsets would move a leading space out of its span.
-    settings |= {"post_processor": None, "truncation": None, "padding": None}
-    oracle = _load(settings)
-    kind = _kind(settings)
-    fast = None if engine == "tokenizers" else _prove_equal(settings, oracle)
+    definition = Definition(vocabulary.tokenizer_json)
+    text = definition.to_json()
+    oracle = _load(text)
+    kind = _kind(definition)
+    fast = None if engine == "tokenizers" else _prove_equal(text, list(definition.added_tokens)[:64], oracle)
     if engine == "gigatoken" and fast is None:
         raise TokenizerError(
             "[tokenize] engine = 'gigatoken': gigatoken does not support this tokenizer or disagrees with `tokenizers` "
             "on the probe texts; use engine = 'auto'"
         )
-    added = {str(token["content"]): token for token in settings.get("added_tokens") or []}
-    # The unknown token is not one: it is what the tokenizer itself makes of a character it has never seen.
-    unknown = settings.get("model", {}).get("unk_token")
+    # The unknown token is no control: it is what the tokenizer itself makes of a character it has never seen.
     controls = {
-        text: int(token["id"])
-        for text, token in added.items()
-        if (token.get("special") or text in vocabulary.control_tokens) and text != unknown
+        content: token.id
+        for content, token in definition.added_tokens.items()
+        if (token.special or content in vocabulary.control_tokens) and content != definition.model.unk_token
     }
-    byte_lengths, is_added = _tables(oracle, kind, {text: int(token["id"]) for text, token in added.items()})
+    byte_lengths, is_added = _tables(oracle, kind, definition)
     is_control = np.zeros_like(is_added)
     is_control[list(controls.values())] = True
     return Engine(
@@ -144,65 +132,54 @@ def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
         is_control=is_control,
         controls=controls,
         prepends=kind == "metaspace_prepended",
-        normal_form=_normal_form(settings),
+        normal_form="NFC" if any(part.get("type") == "NFC" for part in definition.components("normalizer")) else None,
         is_lossless=kind != "other",
-        _json=settings,
+        definition=definition,
     )
 
 
-def _load(settings: dict[str, Any]) -> Any:
+def _load(text: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_str(msgspec.json.encode(settings).decode())
-    except BaseException as error:  # noqa: BLE001 - the Rust side raises bare Exception, and panics are BaseException
+        return Tokenizer.from_str(text)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise TokenizerError(f"tokenizer.json cannot be loaded by `tokenizers`: {error}") from None
 
 
-def _prove_equal(settings: dict[str, Any], oracle: Any) -> Any | None:
+def _prove_equal(text: str, controls: list[str], oracle: Any) -> Any | None:
     import gigatoken
 
     try:
-        fast = gigatoken.Tokenizer.from_json(msgspec.json.encode(settings).decode())
-        controls = [str(token["content"]) for token in (settings.get("added_tokens") or [])[:64]]
+        fast = gigatoken.Tokenizer.from_json(text)
         texts = [*PROBES, "x".join(controls), " ".join(controls), "\n".join(controls)]
         ours = fast.encode_batch_list(texts, parallel=False)
-    except BaseException:  # noqa: BLE001 - whatever it cannot do, `tokenizers` does
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
         return None
     theirs = [row.ids for row in oracle.encode_batch_fast(texts, add_special_tokens=False)]
     return fast if ours == theirs else None
 
 
-def _kind(settings: dict[str, Any]) -> str:
+def _kind(definition: Definition) -> str:
     """Name how tokens spell text: byte_level, metaspace (with or without a prepended space), or other."""
-    parts = [*_parts(settings.get("normalizer")), *_parts(settings.get("pre_tokenizer"))]
-    types = {part.get("type") for part in parts}
-    normalizers = {part.get("type") for part in _parts(settings.get("normalizer"))}
-    if settings.get("model", {}).get("type") != "BPE":
+    if definition.model.type != "BPE":
         return "other"
-    if "ByteLevel" in types and normalizers <= {"NFC"}:
-        level = next(part for part in parts if part.get("type") == "ByteLevel")
-        return "other" if level.get("add_prefix_space") else "byte_level"
-    if "Metaspace" not in types and normalizers <= {"Prepend", "Replace"} and settings["model"].get("byte_fallback"):
+    normalizers = {part.get("type") for part in definition.components("normalizer")}
+    splitters = definition.components("pre_tokenizer")
+    levels = [part for part in splitters if part.get("type") == "ByteLevel"]
+    if levels and normalizers <= {"NFC"}:
+        return "other" if levels[0].get("add_prefix_space") else "byte_level"
+    has_metaspace = any(part.get("type") == "Metaspace" for part in splitters)
+    if definition.model.byte_fallback and not has_metaspace and normalizers <= {"Prepend", "Replace"}:
         return "metaspace_prepended" if "Prepend" in normalizers else "metaspace"
     return "other"
 
 
-def _parts(component: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if component is None:
-        return []
-    if component.get("type") == "Sequence":
-        inner = component.get("normalizers") or component.get("pretokenizers") or []
-        return [part for item in inner for part in _parts(item)]
-    return [component]
-
-
-def _normal_form(settings: dict[str, Any]) -> str | None:
-    types = [part.get("type") for part in _parts(settings.get("normalizer"))]
-    return "NFC" if "NFC" in types else None
-
-
-def _tables(oracle: Any, kind: str, added: dict[str, int]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _tables(oracle: Any, kind: str, definition: Definition) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     vocabulary = oracle.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values(), default=-1) + 1
     lengths = np.full(size, -1, np.int32)
@@ -214,7 +191,7 @@ def _tables(oracle: Any, kind: str, added: dict[str, int]) -> tuple[NDArray[np.i
         else:
             lengths[i] = len(token.replace("▁", " ").encode())
     is_added = np.zeros(size, np.bool_)
-    for token, i in added.items():
-        lengths[i] = len(token.encode())
-        is_added[i] = True
+    for content, added in definition.added_tokens.items():
+        lengths[added.id] = len(content.encode())
+        is_added[added.id] = True
     return lengths, is_added

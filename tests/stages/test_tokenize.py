@@ -10,7 +10,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from schemas.assets import Vocabulary
 from stages.tokenize import Tokenize, tokenize_conversations
-from stages.tokenize.engine import TokenizerError, engine_for
+from stages.tokenize.definition import TokenizerError
+from stages.tokenize.engine import engine_for
 from tests.stages.rows import chatml, rendered
 
 DATA = Path(__file__).parents[2] / "data" / "tokenizer"
@@ -172,10 +173,10 @@ def test_a_fast_engine_that_errs_loses_our_trust():
 
 
 def test_a_broken_tokenizer_is_named_as_such():
-    with pytest.raises(TokenizerError, match="not valid JSON"):
+    with pytest.raises(TokenizerError, match="not a valid tokenizer"):
         engine_for(Vocabulary(tokenizer_json=b"{"), "auto")
     with pytest.raises(TokenizerError, match="cannot be loaded"):
-        engine_for(Vocabulary(tokenizer_json=b'{"model": 3}'), "auto")
+        engine_for(Vocabulary(tokenizer_json=b'{"model": {"type": "Nope"}}'), "auto")
 
 
 def test_an_empty_frame_stays_empty():

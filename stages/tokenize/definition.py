@@ -1,0 +1,71 @@
+"""A tokenizer.json, read only as far as needed: the vocabulary in it, by far the largest part, stays undecoded text."""
+
+from typing import Any
+
+import msgspec
+
+from schemas.errors import GateError
+
+
+class TokenizerError(GateError):
+    """The tokenizer cannot be used; the text says why and what to do."""
+
+
+class AddedToken(msgspec.Struct, frozen=True):
+    """An entry of `added_tokens`."""
+
+    id: int
+    content: str
+    special: bool = False
+
+
+class ModelHead(msgspec.Struct, frozen=True):
+    """What matters of the section `model` beside its vocabulary."""
+
+    type: str | None = None
+    byte_fallback: bool | None = None
+    unk_token: str | None = None
+
+
+class Definition:
+    """The sections of a tokenizer.json. Raises TokenizerError when it is not one."""
+
+    def __init__(self, tokenizer_json: bytes) -> None:
+        try:
+            self._parts = msgspec.json.decode(tokenizer_json, type=dict[str, msgspec.Raw])
+            tokens = msgspec.json.decode(self._parts.get("added_tokens", b"[]"), type=list[AddedToken] | None)
+            self.model = msgspec.json.decode(self._parts.get("model", b"{}"), type=ModelHead)
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise TokenizerError(f"tokenizer.json is not a valid tokenizer: {error}") from None
+        self.added_tokens: dict[str, AddedToken] = {token.content: token for token in tokens or ()}
+
+    def components(self, section: str) -> list[dict[str, Any]]:
+        """Return the normalizers or pre-tokenizers of a section, sequences laid flat."""
+        return _flat(msgspec.json.decode(self._parts.get(section, b"null")))
+
+    def id_of(self, text: str) -> int | None:
+        """Return the id of the token spelled `text`, added or of the vocabulary, or None."""
+        if text in self.added_tokens:
+            return self.added_tokens[text].id
+        vocabulary = msgspec.json.decode(self._parts.get("model", b"{}")).get("vocab")
+        found = vocabulary.get(text) if isinstance(vocabulary, dict) else None
+        return found if isinstance(found, int) else None
+
+    def to_json(self, *, without: frozenset[str] = frozenset()) -> str:
+        """Return the text of a tokenizer that adds, cuts and pads nothing, `without` the named added tokens."""
+        # Special tokens are the template's business, and trimmed offsets would move a leading space out of its span.
+        null = msgspec.Raw(b"null")
+        parts: dict[str, Any] = self._parts | {"post_processor": null, "truncation": null, "padding": null}
+        if without:
+            tokens = msgspec.json.decode(self._parts.get("added_tokens", b"[]"))
+            parts["added_tokens"] = [token for token in tokens if token["content"] not in without]
+        return msgspec.json.encode(parts).decode()
+
+
+def _flat(component: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if component is None:
+        return []
+    if component.get("type") == "Sequence":
+        inner = component.get("normalizers") or component.get("pretokenizers") or []
+        return [part for item in inner for part in _flat(item)]
+    return [component]
