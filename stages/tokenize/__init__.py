@@ -58,7 +58,7 @@ def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary:
         engine.is_control,
         engine.prepends,
     )
-    are_aligned &= engine.keeps_text(frame["text"])
+    are_aligned &= engine.keeps_text(texts)
     reasons: list[str | None] = [None] * len(texts)
     details: list[str | None] = [None] * len(texts)
     anew = np.flatnonzero(~(are_aligned & are_clean))

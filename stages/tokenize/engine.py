@@ -2,11 +2,11 @@
 
 import functools
 import re
+import unicodedata
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from schemas.assets import Vocabulary
@@ -52,7 +52,7 @@ class Engine:
     is_control: NDArray[np.bool_]
     controls: dict[str, int]
     prepends: bool
-    normal_form: str | None
+    normal_form: Literal["NFC"] | None
     is_lossless: bool
     definition: Definition
 
@@ -92,14 +92,12 @@ class Engine:
         """The oracle without its control tokens: text that spells one is encoded as any other text."""
         return _load(self.definition.to_json(without=frozenset(self.controls)))
 
-    def keeps_text(self, texts: pl.Series) -> NDArray[np.bool_]:
+    def keeps_text(self, texts: list[str]) -> NDArray[np.bool_]:
         """Return, per row, whether token byte lengths can be added up to positions in the text."""
-        if not self.is_lossless:
-            return np.zeros(len(texts), np.bool_)
-        if self.normal_form is None:
-            return np.ones(len(texts), np.bool_)
-        normalised = pl.select((texts == texts.str.normalize(self.normal_form)).fill_null(value=False)).to_series()  # type: ignore[arg-type]
-        return normalised.to_numpy().copy()
+        if not self.is_lossless or self.normal_form is None:
+            return np.full(len(texts), self.is_lossless)
+        is_normal = functools.partial(unicodedata.is_normalized, self.normal_form)
+        return np.fromiter(map(is_normal, texts), np.bool_, len(texts))
 
 
 @functools.lru_cache(maxsize=4)
