@@ -39,7 +39,8 @@ def load_assets(config: Config) -> Assets:
     """Load the tokenizer and the template that `config` names.
 
     Raises ConfigError, naming the path tried and what to do, when one is missing or unusable, and GateError when the
-    template's handling of the assistant's text cannot be followed.
+    template's handling of the assistant's text cannot be followed. A stop that is not one token of the tokenizer is
+    refused: it would be spelled in ordinary tokens, which content can spell as well.
     """
     tokenize, render = config.sections["tokenize"], config.sections["render"]
     assert isinstance(tokenize, Tokenize)
@@ -51,18 +52,28 @@ def load_assets(config: Config) -> Assets:
     except TokenizerError as error:
         raise ConfigError(f"{files['tokenizer.json']}: {error}") from None
     beside = _json(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
-    special = tuple(text for text, token in definition.added_tokens.items() if token.special)
     name, source = _template_source(render.template, files, beside)
     variables = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
-    template = Template(name=name, source=source, variables=variables, control_tokens=special)
+    # One set for all: what content must not bring in as text (render) it must not become as ids (tokenize).
+    written = (text for text in definition.added_tokens if text in source and text.strip())
+    controls = definition.controls((*written, *variables.values(), *render.stop))
+    special = tuple(text for text in controls if definition.added_tokens[text].special)
+    template = Template(
+        name=name,
+        source=source,
+        variables=variables,
+        control_tokens=special,
+        plain_control_tokens=tuple(text for text in controls if text not in special),
+    )
     vocabulary = Vocabulary(
         tokenizer_json=tokenizer_json,
-        control_tokens=tuple(sorted(text for text in definition.added_tokens if text in source and text.strip())),
+        control_tokens=controls,
         bos_token=variables.get("bos_token"),
         eos_token=variables.get("eos_token"),
         pad_token=variables.get("pad_token"),
     )
     probed = probe(template, render)
+    _check_stops(probed.stops, definition, template, render, files["tokenizer.json"])
     stops = [definition.id_of(text) for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text]
     generation = {
         "bos_token_id": definition.id_of(variables["bos_token"]) if "bos_token" in variables else None,
@@ -79,6 +90,27 @@ def write_tokenizer(directory: Path, assets: Assets) -> None:
     write_if_changed(directory / "tokenizer_config.json", _dump(settings))
     write_if_changed(directory / "chat_template.jinja", assets.template.source.encode())
     write_if_changed(directory / "generation_config.json", _dump(assets.generation_config))
+
+
+def _check_stops(
+    stops: tuple[str, ...], definition: Definition, template: Template, render: Render, path: Path
+) -> None:
+    """Raise ConfigError unless each stop is an added token: any other text is encoded by what stands around it."""
+    for stop in stops:
+        if stop not in definition.added_tokens:
+            where = f"[render] stop = {list(render.stop)!r}" if render.stop else f"chat template {template.name}"
+            raise ConfigError(
+                f"{where}: the stop {stop!r} is not a token of {path}; expected one of its added tokens, for text that is "
+                "spelled in several tokens can be spelled by any message too, and no single id would end a turn. Choose "
+                "a chat template whose control tokens the tokenizer has, or a tokenizer that has those of the template"
+                f"{_few(definition)}"
+            )
+
+
+def _few(definition: Definition) -> str:
+    special = [text for text, token in definition.added_tokens.items() if token.special]
+    named = ", ".join(map(repr, special[:8]))
+    return f" (it has {named}{', ...' if len(special) > 8 else ''})" if special else " (it has no special tokens)"
 
 
 def _tokenizer_files(given: str) -> dict[str, Path]:

@@ -1,12 +1,14 @@
 """The chunks of all inputs, found anew at each build; only unpacking a compressed file twice is avoided."""
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import msgspec
 
 from pipeline.keys import digest
 from pipeline.plan import Task
-from pipeline.source import Chunk, Source, expand, scan
+from pipeline.source import Chunk, Source, expand, scan, unpack
 from schemas.files import write_if_changed
 
 
@@ -49,14 +51,11 @@ class Catalog:
         """Make sure that the bytes of every chunk in `tasks` can be read."""
         needed = {task.chunk.path for task in tasks if task.chunk.spool and not Path(task.chunk.spool).exists()}
         for path in sorted(needed):
-            scan(path, self._config, self._spool)
+            unpack(path, self._spool)
 
     def clean(self) -> None:
         """Remove unpacked files."""
-        if self._spool.is_dir():
-            for path in self._spool.iterdir():
-                path.unlink()
-            self._spool.rmdir()
+        shutil.rmtree(self._spool, ignore_errors=True)
 
     def _load(self) -> dict[str, _Packed]:
         try:
@@ -65,8 +64,6 @@ class Catalog:
             return {}
 
     def _packed_key(self, path: str) -> str:
-        import hashlib
-
         with Path(path).open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest(content, msgspec.json.encode(self._config), str(self._spool))
+        return digest(content, str(self._config.shard_bytes), str(self._config.max_line_bytes), str(self._spool))

@@ -8,13 +8,15 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from schemas.errors import UserError
 from schemas.manifest import STAGES
 
-USER_ERROR, DATA_ERROR, IO_ERROR, LOCKED, DEFECT = 2, 3, 4, 75, 70
+IO_ERROR, DEFECT = 4, 70
 DEFAULT_CONFIG: Final = "configs/tiny.toml"
 
 _EPILOG: Final = """\
@@ -133,23 +135,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception) -> int:
     """Print what a person needs to know of `error` and return the exit code; a defect of ours keeps its traceback."""
-    from schemas.errors import GateError
-    from schemas.settings import ConfigError
-
-    kind = type(error).__name__
-    if isinstance(error, ConfigError) or kind == "SourceError":
-        code = USER_ERROR
-    elif isinstance(error, GateError) or kind == "DamagedShardError":
-        code = DATA_ERROR
-    elif kind == "LockedError":
-        code = LOCKED
-    elif isinstance(error, OSError) or kind == "WorkerDiedError":
-        code = IO_ERROR
-    else:
-        print(f"chatloom: this is a defect of Chatloom, please report it: {kind}: {error}", file=sys.stderr)  # noqa: T201
-        raise error
-    print(f"chatloom: error: {error}", file=sys.stderr)  # noqa: T201
-    return code
+    if isinstance(error, UserError | OSError):
+        print(f"chatloom: error: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code if isinstance(error, UserError) else IO_ERROR
+    traceback.print_exception(error)
+    print("chatloom: this is a defect of Chatloom; please report it with the lines above", file=sys.stderr)  # noqa: T201
+    return DEFECT
 
 
 def _data(options: argparse.Namespace) -> int:

@@ -41,6 +41,8 @@ class Stage:
     """corpus: the frame is every shard at once, and the result is cut at the same places again."""
     assets: tuple[str, ...] = ()
     """Outside files that enter by value, as keyword arguments."""
+    neutral: tuple[str, ...] = ()
+    """Settings that only say where an asset is; its bytes are what counts."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 
@@ -73,6 +75,7 @@ GRAPH: Final = (
         writes=tables.RENDERED,
         evidence=tables.EXPLAINED,
         assets=("template",),
+        neutral=("template",),
     ),
     Stage(
         name="tokenize",
@@ -82,6 +85,7 @@ GRAPH: Final = (
         writes=tables.TOKENIZED,
         evidence=tables.EXPLAINED,
         assets=("vocabulary",),
+        neutral=("tokenizer",),
     ),
     Stage(name="mask", run=label_tokens, config=Mask, reads=("tokenize",), writes=tables.LABELLED),
     Stage(

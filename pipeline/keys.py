@@ -5,12 +5,14 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import unicodedata
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from pipeline.graph import Stage
+from pipeline.graph import SOURCE, Stage
+from pipeline.source import Source
 from schemas.manifest import FORMAT
 
 _OURS: Final = ("stages", "schemas", "pipeline")
@@ -29,20 +31,24 @@ def digest(*parts: bytes | str) -> str:
     return state.hexdigest()
 
 
-def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.Struct]) -> str:
-    """Return the key of everything that determines `stage` but its input: code, settings, schema, libraries, assets.
+def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.Struct], source: Source) -> str:
+    """Return the key of everything that determines `stage` but its input.
 
+    That is its code, the code that reads and writes for it, its settings, schema, libraries, assets, and Unicode's tables.
     A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
     """
-    module = "pipeline.source" if stage.reads[0] == "source" else None
-    modules = tuple(name for name in (stage.run.__module__, module) if name)
-    code, libraries = closure(modules)
+    reads_lines = stage.reads[0] == SOURCE
+    code, libraries = closure((stage.run.__module__, "pipeline.store", *(("pipeline.source",) if reads_lines else ())))
+    settings = {name: value for name, value in msgspec.to_builtins(config).items() if name not in stage.neutral}
+    if reads_lines:
+        settings["source"] = [source.shard_bytes, source.max_line_bytes]
     return digest(
         str(FORMAT),
+        unicodedata.unidata_version,
         stage.name,
         *(f"{name}={source}" for name, source in code),
         *(f"{name}=={version}" for name, version in libraries),
-        msgspec.json.encode(config, order="deterministic"),
+        msgspec.json.encode(settings, order="deterministic"),
         stage.writes.serialize().to_pybytes(),
         stage.evidence.serialize().to_pybytes(),
         *(f"{name}={asset_digest(assets[name])}" for name in stage.assets),
@@ -61,9 +67,10 @@ def asset_digest(asset: msgspec.Struct) -> str:
 
 @functools.lru_cache(maxsize=32)
 def closure(modules: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
-    """Return ((module, sha256), ...) of all our modules that `modules` import, and ((library, version), ...) they use.
+    """Return ((module, sha256), ...) of `modules` and what they import of ours, and ((library, version), ...) they use.
 
-    Imports are read off the syntax tree, those inside functions included, and templates beside a module count as code.
+    Imports are read off the syntax tree, those inside functions included. Of pipeline itself only what is named counts:
+    where and when a stage runs does not change what it makes.
     """
     seen: dict[str, str] = {}
     libraries = {"pyarrow", "polars"}  # the writer and the frames themselves

@@ -7,9 +7,13 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from schemas.errors import UserError
 
-class LockedError(RuntimeError):
+
+class LockedError(UserError):
     """Another process writes the run directory."""
+
+    exit_code = 75
 
 
 @contextlib.contextmanager
@@ -22,7 +26,7 @@ def locked(path: Path) -> Iterator[None]:
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise LockedError(

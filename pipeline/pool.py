@@ -4,6 +4,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,6 +18,7 @@ from pipeline.execute import Settings, Timing, run_corpus, run_empty, run_shard
 from pipeline.graph import by_name
 from pipeline.plan import Task
 from pipeline.store import Store
+from schemas.errors import UserError
 from schemas.manifest import ShardRecord
 
 ENOUGH_BYTES: Final = 12 << 20
@@ -25,8 +27,10 @@ ENOUGH_BYTES: Final = 12 << 20
 Done = tuple[dict[str, ShardRecord], list[Timing]]
 
 
-class WorkerDiedError(RuntimeError):
+class WorkerDiedError(UserError):
     """A worker process ended without a word: killed for memory, or a crash in native code."""
+
+    exit_code = 4
 
 
 class Workers:
@@ -44,13 +48,13 @@ class Workers:
     ) -> None:
         if self._pool is None:
             return
-        if kind is None:
-            self._pool.shutdown()
-            return
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:  # what they were at is not committed, and will be done again
-            process.terminate()
+        processes = list((self._pool._processes or {}).values())  # shutdown forgets them
+        if kind is not None:  # what they were at is not committed, and will be done again
+            for process in processes:
+                process.terminate()
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        for process in processes:  # none may outlive the lock that this build holds
+            process.join()
 
     def run(self, stage_names: Sequence[str], tasks: Sequence[Task]) -> Generator[tuple[Task, Done], None, None]:
         """Yield each task's result as it is done, in any order; what comes out on disk does not depend on the order.
@@ -121,6 +125,7 @@ _worker: tuple[Store, Settings] | None = None
 def _start(root: Path, settings: Settings) -> None:
     global _worker  # what a worker needs for all its tasks is sent to it once
     _worker = Store(root), settings
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
 

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.assets import Assets, load_assets, write_tokenizer
+import msgspec
+
+from pipeline.assets import load_assets, write_tokenizer
 from pipeline.card import dataset_card
 from pipeline.catalog import Catalog
 from pipeline.config import Config
 from pipeline.execute import Settings, Timing
 from pipeline.graph import GRAPH, NAMES, Stage, phases
+from pipeline.kernel_cache import use_kernel_cache
 from pipeline.keys import closure, stage_key
 from pipeline.lock import locked
 from pipeline.plan import Task, corpus_key, fresh_records, manifest_key
@@ -20,7 +23,7 @@ from pipeline.pool import Workers
 from pipeline.source import Chunk, SourceError
 from pipeline.store import Store
 from schemas.files import write_if_changed
-from schemas.manifest import Manifest, ShardRecord
+from schemas.manifest import Manifest, ShardRecord, read_manifests
 
 
 class Progress:
@@ -61,6 +64,7 @@ def build(
     Killed at any moment, the next build goes on and ends with the same bytes. Raises ConfigError, SourceError,
     GateError, LockedError, OSError.
     """
+    use_kernel_cache()
     root = Path(config.run)
     with locked(root / ".lock"):
         store = Store(root)
@@ -81,7 +85,6 @@ class _Build:
         self.built = Built()
 
     def run(self) -> Built:
-        write_if_changed(self.store.root / "config.toml", self.config.to_toml())
         catalog = Catalog(self.store.root, self.config.source)
         chunks = catalog.chunks()
         if not chunks:
@@ -90,10 +93,9 @@ class _Build:
             )
         self.progress.found(len(catalog.paths), chunks)
         self.built.n_shards = len(chunks)
-        assets = load_assets(self.config)
-        configs = {stage.name: self.config.sections[stage.name] for stage in self.stages}
-        keys = {stage.name: stage_key(stage, configs[stage.name], assets.by_name) for stage in self.stages}
-        settings = Settings(self.config.source, configs, assets.by_name, keys)
+        assets = load_assets(self.config) if any(stage.assets for stage in self.stages) else None
+        write_if_changed(self.store.root / "config.toml", self.config.to_toml())
+        settings = self._settings(assets.by_name if assets else {})
         grouped = phases(self.stages)
         with Workers(self.store, settings, self.workers) as workers:
             for stages, after in zip(grouped, [*grouped[1:], ()], strict=True):
@@ -101,11 +103,34 @@ class _Build:
                     self._run_corpus(stages[0], settings, workers, after)
                 else:
                     self._run_shards(stages, settings, workers, chunks, catalog)
+                if assets and any(stage.assets for stage in stages):
+                    # before the manifests: packs must never lie complete beside another tokenizer
+                    write_tokenizer(self.store.root / "tokenizer", assets)
                 for stage in stages:
                     self._finish(stage)
         catalog.clean()
-        self._finish_run(assets)
+        card = dataset_card(self.config, read_manifests(self.store.root))
+        write_if_changed(self.store.root / "README.md", card.encode())
         return self.built
+
+    def _settings(self, assets: dict[str, msgspec.Struct]) -> Settings:
+        source = self.config.source
+        configs = {stage.name: self.config.sections[stage.name] for stage in self.stages}
+        keys = {stage.name: stage_key(stage, configs[stage.name], assets, source) for stage in self.stages}
+        return Settings(source, configs, assets, keys)
+
+    def _unfinish(self, stages: Sequence[Stage]) -> None:
+        """Take back the manifests of `stages` and of all that comes after them, in this build or not.
+
+        Whoever reads a run then never finds a complete stage that was made from what is no more.
+        """
+        stale = {stage.name for stage in stages}
+        for stage in GRAPH:
+            if stale.intersection((stage.name, *stage.reads)):
+                stale.add(stage.name)
+        for stage in reversed(GRAPH):
+            if stage.name in stale:
+                self.store.unfinish(stage.name)
 
     def _lookup(self, stage: str, shard: int) -> ShardRecord | None:
         record = self.store.record(stage, shard)
@@ -124,8 +149,7 @@ class _Build:
         names = [stage.name for stage in stages]
         if stale:
             self.progress.started(names, len(stale), len(chunks))
-            for name in names:
-                self.store.unfinish(name)
+            self._unfinish(stages)
             if names[0] == GRAPH[0].name:
                 catalog.unpack_for(stale)
             for task, (records, timings) in workers.run(names, stale):
@@ -142,7 +166,7 @@ class _Build:
         records = [record for record in known if record is not None and record.key == key]
         if len(records) != n_shards:
             self.progress.started([stage.name], 1, 1)
-            self.store.unfinish(stage.name)
+            self._unfinish([stage])
             then = [following.name for following in after]
             records, timings = workers.run_corpus(stage.name, key, self.records, then=then)
             self._log(timings)
@@ -152,7 +176,7 @@ class _Build:
     def _finish(self, stage: Stage) -> None:
         records = self.records[stage.name]
         _, libraries = closure((stage.run.__module__,))
-        manifest = self.store.finish(stage, records, dict(libraries), manifest_key(records))
+        manifest = self.store.finish(stage, records, manifest_key(records), libraries=dict(libraries))
         self.built.manifests[stage.name] = manifest
         spent = [timing.seconds + timing.write_seconds for timing in self.built.timings if timing.stage == stage.name]
         self.progress.finished(manifest, sum(spent) if spent else None)
@@ -172,7 +196,3 @@ class _Build:
                     "write_seconds": round(timing.write_seconds, 4),
                 }
                 file.write(json.dumps(entry) + "\n")
-
-    def _finish_run(self, assets: Assets) -> None:
-        write_tokenizer(self.store.root / "tokenizer", assets)
-        write_if_changed(self.store.root / "README.md", dataset_card(self.config, self.built.manifests).encode())

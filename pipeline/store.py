@@ -14,8 +14,9 @@ import pyarrow.ipc
 
 from pipeline.graph import Stage
 from schemas.conform import conform
+from schemas.errors import GateError
 from schemas.files import TEMPORARY, remove, write_if_changed, write_whole
-from schemas.manifest import FileRecord, Manifest, ShardRecord, total
+from schemas.manifest import STAGES, FileRecord, Manifest, ShardRecord, total
 from schemas.tables import dropped_schema
 
 DROP_REASON: Final = "drop_reason"
@@ -25,7 +26,7 @@ class StageError(RuntimeError):
     """A stage broke its contract: a defect of the code, never of the data."""
 
 
-class DamagedShardError(RuntimeError):
+class DamagedShardError(GateError):
     """A file is not what its record says."""
 
 
@@ -134,7 +135,7 @@ class Store:
             if path not in wanted:
                 remove(path)
 
-    def finish(self, stage: Stage, records: list[ShardRecord], libraries: dict[str, str], key: str) -> Manifest:
+    def finish(self, stage: Stage, records: list[ShardRecord], key: str, *, libraries: dict[str, str]) -> Manifest:
         """Write the manifest, the proof that the stage is complete, after removing what no record names."""
         directory = self.directory(stage.name)
         wanted = {directory / file.path for record in records for file in record.files}
@@ -143,19 +144,30 @@ class Store:
             if path.is_file() and path not in wanted and path != self._manifest_path(stage.name):
                 remove(path)
         shards = tuple(records)
-        manifest = Manifest(stage=stage.name, key=key, libraries=libraries, totals=total(shards), shards=shards)
+        assets = (
+            {str(path.relative_to(self.root)): sha256_of(path) for path in self._tokenizer()} if stage.partition else {}
+        )
+        manifest = Manifest(
+            stage=stage.name, key=key, libraries=libraries, assets=assets, totals=total(shards), shards=shards
+        )
         data = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         write_if_changed(self._manifest_path(stage.name), data)
         return manifest
+
+    def _tokenizer(self) -> list[Path]:
+        return sorted(path for path in (self.root / "tokenizer").glob("*") if path.is_file())
 
     def unfinish(self, stage: str) -> None:
         """Remove the manifest: from now on the stage is incomplete."""
         remove(self._manifest_path(stage))
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed build left behind."""
-        for path in self.root.rglob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+        """Remove temporary files that a killed build left behind; a trainer's own are none of ours."""
+        for directory in (self.root, self.root / "tokenizer", *(self.directory(stage) for stage in STAGES)):
+            walk = directory.rglob if directory.name in STAGES else directory.glob
+            for path in walk(f"{TEMPORARY}*"):
+                if path.is_file():
+                    path.unlink(missing_ok=True)
 
     def _record_path(self, stage: str, shard: int) -> Path:
         return self.directory(stage) / "shards" / f"{shard:05d}.json"
@@ -164,11 +176,16 @@ class Store:
         return self.directory(stage) / "manifest.json"
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's bytes."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
 def verify(path: Path, file: FileRecord) -> None:
     """Raise DamagedShardError unless the file at `path` has the bytes that its record says."""
     try:
-        with path.open("rb") as source:
-            found = hashlib.file_digest(source, "sha256").hexdigest()
+        found = sha256_of(path)
     except FileNotFoundError:
         found = "no such file"
     if found != file.sha256:

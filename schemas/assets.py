@@ -4,11 +4,11 @@ import msgspec
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """A tokenizer: the bytes of its tokenizer.json, with the template's missing control tokens already added."""
+    """A tokenizer: the bytes of its tokenizer.json, as they lie on disk; nothing is ever added to them."""
 
     tokenizer_json: bytes
     control_tokens: tuple[str, ...] = ()
-    """Added tokens that only a template may write, beside those flagged special: the ones that stand in the template."""
+    """Added tokens that only the template may write: those flagged special, and those it writes."""
     bos_token: str | None = None
     eos_token: str | None = None
     pad_token: str | None = None
@@ -23,4 +23,6 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     variables: dict[str, str] = {}
     """bos_token, eos_token and the other named special tokens, as text."""
     control_tokens: tuple[str, ...] = ()
-    """Texts of the tokenizer's special added tokens; the stop of a turn is one of them."""
+    """The vocabulary's control tokens that are flagged special; the stop of a turn is one of them."""
+    plain_control_tokens: tuple[str, ...] = ()
+    """The vocabulary's other control tokens, not flagged special: never taken for a stop by itself."""

@@ -63,6 +63,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """Hash over the keys of all shards: equal keys mean equal bytes."""
     libraries: dict[str, str]
+    assets: dict[str, str] = {}
+    """Files outside the stage that its rows must be read with, relative to the run, to their sha256."""
     totals: Totals
     shards: tuple[ShardRecord, ...]
 

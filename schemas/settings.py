@@ -9,13 +9,15 @@ from typing import Any, TypeVar, get_type_hints
 
 import msgspec
 
+from schemas.errors import UserError
+
 T = TypeVar("T")
 Document = dict[str, Any]
 
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """The user's configuration cannot be used; the text says where, what was found and what to do."""
 
 

@@ -17,21 +17,15 @@ from stages import arrow
 IGNORED: Final = -100
 """The label that no loss looks at."""
 
-Weight = Annotated[float, msgspec.Meta(ge=0.0)]
-Table = dict[str, dict[str, Weight]]
+Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+RoleName = Literal["system", "user", "assistant", "tool", "*"]
+ClassName = Literal["content", "reasoning", "tool_call", "tool_result", "stop", "scaffold", "template", "*"]
+Table = dict[RoleName, dict[ClassName, Weight]]
 
-_TURN: Final = {
-    SpanClass.CONTENT.value: 1.0,
-    SpanClass.REASONING.value: 1.0,
-    SpanClass.TOOL_CALL.value: 1.0,
-    SpanClass.SCAFFOLD.value: 1.0,
-    SpanClass.STOP.value: 1.0,
+_TURN: Final[Table] = {
+    "assistant": {"content": 1.0, "reasoning": 1.0, "tool_call": 1.0, "scaffold": 1.0, "stop": 1.0},
 }
-PRESETS: Final[dict[str, Table]] = {
-    "full": {"assistant": _TURN},
-    "last": {"assistant": _TURN},
-    "none": {"*": {"*": 1.0}},
-}
+PRESETS: Final[dict[str, Table]] = {"full": _TURN, "last": _TURN, "none": {"*": {"*": 1.0}}}
 """Role, then class, to weight; "*" stands for any, and what is not named has weight 0."""
 
 
@@ -45,7 +39,9 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     preset: Literal["full", "none", "last"] = "full"
     """full: every turn of the assistant; last: the final one only; none: nothing is masked, every token is trained."""
     weights: Table = {}
-    """Changes to the preset: role, then class, to loss weight, e.g. {user = {content = 0.1}}; "*" stands for any."""
+    """Changes to the preset: role, then class, to loss weight, e.g. {user = {content = 0.1}}; "*" stands for any. Roles are
+    system, user, assistant, tool; classes content, reasoning, tool_call, tool_result, stop, scaffold (what the template
+    writes inside a turn), template (what it writes around turns; of no role)."""
     require_stop: bool = True
     """Refuse to build when a trained turn does not end on a trained stop token: such a model never stops."""
 
@@ -132,8 +128,9 @@ def _check_stops(frame: pl.DataFrame, spans: pl.DataFrame) -> None:
         raise MaskError(
             f"{turns.height} trained turn(s) of the assistant do not end on a trained stop token, so the model would not "
             f"learn to stop: {named}{', ...' if turns.height > 5 else ''}. Expected the chat template to close a turn with "
-            "one of the tokenizer's special tokens. Name the token in [render] stop, use a template that writes one, or "
-            "set [mask] require_stop = false"
+            "one of the tokenizer's special tokens. Choose a template whose control tokens the tokenizer has, or a tokenizer "
+            "that has the template's; name the token in [render] stop if the tokenizer has it unflagged; or set "
+            "[mask] require_stop = false"
         )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline import keys
 from pipeline.graph import GRAPH, NAMES, by_name, phases
+from pipeline.source import Source
 from schemas.assets import Template, Vocabulary
 from schemas.fields import field
 
@@ -19,7 +20,8 @@ def key(name: str, **changes: object) -> str:
     stage = by_name(name)
     config = msgspec.structs.replace(stage.config(), **changes.pop("config", {}))
     assets = ASSETS | changes.pop("assets", {})
-    return keys.stage_key(dataclasses.replace(stage, **changes), config, assets)
+    source = changes.pop("source", Source())
+    return keys.stage_key(dataclasses.replace(stage, **changes), config, assets, source)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,6 +45,7 @@ def test_keys_differ_between_stages():
             {"assets": {"template": Template(name="t", source="{{ messages }}", variables={"bos_token": "<s>"})}},
         ),
         ("tokenize", {"assets": {"vocabulary": Vocabulary(tokenizer_json=b"{ }")}}),
+        ("ingest", {"source": Source(max_line_bytes=1 << 12)}),
     ],
 )
 def test_whatever_determines_the_output_changes_the_key(name, changes):
@@ -99,3 +102,9 @@ def test_phases_fuse_what_needs_no_barrier():
         ["clusters"],
         ["dedup", "render", "tokenize", "mask", "pack"],
     ]
+
+
+def test_where_an_asset_lies_and_which_inputs_there_are_is_no_part_of_a_key():
+    assert key("tokenize", config={"tokenizer": "elsewhere"}) == key("tokenize")
+    assert key("render", config={"template": "elsewhere.jinja"}) == key("render")
+    assert key("ingest", source=Source(inputs=("a.jsonl",))) == key("ingest")

@@ -109,6 +109,66 @@ def test_the_content_decides_between_array_and_lines(tmp_path):
     assert read(write(tmp_path / "a.json", b'{"a": 1}\n')) == [(1, 0, b'{"a": 1}\n')]
 
 
+@pytest.mark.parametrize("first", [b"[oops", b'[{"role": "user", "con', b"[1, 2", b"\n[1, 2]"])
+def test_one_broken_first_line_does_not_turn_lines_into_an_array(tmp_path, first):
+    data = first + b"\n" + b'{"a": 1}\n' * 50
+    assert len(read(write(tmp_path / "a.jsonl", data))) == 51
+
+
+def test_a_bracket_too_many_costs_its_own_element_only(tmp_path):
+    for broken in (b'{"n": 3}}', b'{"n": 3]}', b'{"n": [3}', b'{"n": 3}]'):
+        parts = [b'{"n": %d}' % i for i in range(100)]
+        parts[3] = broken
+        raws = [raw for _, _, raw in read(write(tmp_path / "a.json", b"[" + b", ".join(parts) + b"]"))]
+        assert raws == parts, broken
+
+
+def test_what_follows_the_end_of_an_array_is_not_lost(tmp_path):
+    raws = [raw for _, _, raw in read(write(tmp_path / "a.json", b'[{"a": 1}, {"a": 2}][{"b": 1}, {"b": 2}]'))]
+    assert raws[0] == b'{"a": 1}'
+    assert b"".join(raws[1:]).count(b'"b"') == 2
+
+
+@pytest.mark.parametrize("data", [b'[{"a": 1}, {"a": 2}', b'[{"a": 1},\n{"a": 2},\n', b'[{"a": 1}, {"a": 2}\n'])
+def test_an_array_that_was_cut_off_has_a_record_that_says_so(tmp_path, data):
+    assert read(write(tmp_path / "a.json", data)) == [
+        (1, 1, b'{"a": 1}'),
+        (2, data.index(b'{"a": 2}'), b'{"a": 2}'),
+        (3, data.rindex(b"}") + 1, b""),
+    ]
+
+
+def test_an_element_beyond_the_cap_is_one_record_whatever_its_text_looks_like(tmp_path):
+    elements = [b'{"a": 1}', b'{"a": "' + b"}]} , 1, 2, " * 3000 + b'"}', b'{"a": 3}']
+    config = Source(shard_bytes=1 << 10, max_line_bytes=1 << 12)
+    rows = read(write(tmp_path / "a.json", b"[" + b",".join(elements) + b"]"), config)
+    assert [(line, raw) for line, _, raw in rows] == [(1, elements[0]), (2, None), (3, elements[2])]
+
+
+def test_a_line_of_exactly_the_cap_is_read_with_or_without_its_end(tmp_path):
+    line = b'{"a": "' + b"x" * (4096 - 9) + b'"}'
+    assert len(line) == SMALL.max_line_bytes
+    assert [raw for _, _, raw in read(write(tmp_path / "a.jsonl", line))] == [line]
+    assert [raw for _, _, raw in read(write(tmp_path / "a.jsonl", line + b"\r\n"))] == [line + b"\r\n"]
+
+
+def test_a_file_that_changes_after_the_scan_is_refused(tmp_path):
+    path = write(tmp_path / "a.jsonl", b'{"a": 1}\n' * 20)
+    (chunk,) = scan(str(path), SMALL, tmp_path)
+    write(path, b'{"a": 2}\n' * 20)
+    with pytest.raises(SourceError, match=r"a\.jsonl: bytes 0 to 180 changed while"):
+        read_chunk(chunk, SMALL)
+
+
+def test_half_an_unpacked_file_is_never_taken_for_the_whole(tmp_path):
+    data = b'{"n": 1}\n' * 500
+    packed = write(tmp_path / "a.jsonl.gz", gzip.compress(data))
+    (chunk, *_) = scan(str(packed), SMALL, tmp_path / "spool")
+    Path(chunk.spool).write_bytes(data[:100])
+    with pytest.raises(SourceError, match="changed while"):
+        read_chunk(chunk, SMALL)
+
+
 def test_an_empty_file_has_no_chunks(tmp_path):
     assert scan(str(write(tmp_path / "a.jsonl", b"")), SMALL, tmp_path) == []
     assert read(write(tmp_path / "b.json", b"[]")) == []
@@ -120,7 +180,8 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
     for name in ("b.jsonl", "a.jsonl", "sub/c.json", "sub/readme.txt"):
         (tmp_path / name).write_text("{}")
     (tmp_path / "d.jsonl").mkdir()
-    assert expand(["*.jsonl", "a.jsonl", "sub"]) == ["a.jsonl", "b.jsonl", "sub/c.json"]
+    (tmp_path / "e.jsonl").symlink_to("a.jsonl")
+    assert expand(["*.jsonl", "a.jsonl", "./a.jsonl", "sub"]) == ["a.jsonl", "b.jsonl", "sub/c.json"]
     for given_input, said in [("none*", "no such file"), ("sub/readme.txt", "cannot read this kind of file")]:
         with pytest.raises(ConfigError, match=said):
             expand([given_input])
@@ -133,5 +194,5 @@ def test_every_byte_of_any_file_lies_in_exactly_one_chunk(tmp_path_factory, data
     chunks: list[Chunk] = scan(str(path), SMALL, path.parent)
     if chunks and chunks[0].container == "lines":
         assert b"".join(data[chunk.start : chunk.end] for chunk in chunks) == data
-        lines = [line for line in data.split(b"\n") if line.strip(b" \t\r\xef\xbb\xbf") or len(line) > 79]
+        lines = [line for line in data.split(b"\n") if line.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r")]
         assert len(read(path)) == len(lines)

@@ -1,0 +1,34 @@
+"""Where compiled kernels are kept: a directory named after the code of all stages, so that none outlives its source.
+
+numba's own cache looks at the file of a function and not at those it calls: after an update it may run old machine code.
+"""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+from pipeline.keys import digest
+
+_PREFIX: Final = "kernels-"
+
+
+def use_kernel_cache() -> None:
+    """Point numba at the cache of this version of the code; it must not have been imported yet. Older ones are removed."""
+    stages = Path(__file__).parent.parent / "stages"
+    sources = sorted(stages.rglob("*.py"))
+    name = (
+        _PREFIX
+        + digest(*(part for path in sources for part in (str(path.relative_to(stages)), path.read_bytes())))[:16]
+    )
+    home = stages / "__pycache__"
+    try:
+        home.mkdir(exist_ok=True)
+        (home / name).mkdir(exist_ok=True)
+    except OSError:  # installed where this user may not write
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatloom"
+        (home / name).mkdir(parents=True, exist_ok=True)
+    os.environ["NUMBA_CACHE_DIR"] = str(home / name)
+    for old in home.glob(f"{_PREFIX}*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
