@@ -56,7 +56,8 @@ def load_assets(config: Config) -> Assets:
     variables = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
     # One set for all: what content must not bring in as text (render) it must not become as ids (tokenize).
     written = (text for text in definition.added_tokens if text in source and text.strip())
-    controls = definition.controls((*written, *variables.values(), *render.stop))
+    named = (text for key, text in variables.items() if key != "unk_token")
+    controls = definition.controls((*written, *named, *render.stop))
     special = tuple(text for text in controls if definition.added_tokens[text].special)
     template = Template(
         name=name,

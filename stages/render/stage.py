@@ -40,7 +40,7 @@ def render_conversations(frame: pl.DataFrame, config: Render, *, template: Templ
     """
     compiled = renderer(template, config)
     known = probe(template, config)
-    guarded = template.control_tokens if "tools" in template.source else ()
+    guarded = (*template.control_tokens, *template.plain_control_tokens) if "tools" in template.source else ()
     messages = _messages(frame)
     rows = Rows(known.boundaries, messages["role"].to_list(), messages["weight"].to_list())
     to_verify = config.verify

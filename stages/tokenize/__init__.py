@@ -24,7 +24,8 @@ class Tokenize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine: Literal["auto", "gigatoken", "tokenizers"] = "auto"
     """auto: gigatoken where it proves itself equal to tokenizers, else tokenizers. The ids are the same."""
     verify: Literal["sample", "all"] = "sample"
-    """Rows of each shard whose ids are compared with those of tokenizers when gigatoken is used."""
+    """Rows of each shard whose ids are compared with those of tokenizers when gigatoken is used; a shard in which they
+    differ is encoded by tokenizers."""
 
 
 def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary: Vocabulary) -> pl.DataFrame:
@@ -33,6 +34,10 @@ def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary:
     A token that straddles an edge belongs to the span in which it starts. A control token stands only where the
     template wrote it: a row whose content spells one is encoded anew with those tokens disabled in the content, and
     dropped (control_token) if even then the ids would hold one.
+
+    The ids are those of `tokenizers`: a frame in whose compared rows gigatoken differs is encoded without it, and no
+    other frame is touched by that. So what the tokenizer's own rules change stays changed, as when the model is served:
+    an NFC normaliser joins a letter with its accent, and a token with `rstrip` takes the spaces behind it.
     """
     engine = engine_for(vocabulary, config.engine)
     texts = frame["text"].to_list()
@@ -102,8 +107,9 @@ def _encode_anew(
     engine: Engine, text: str, edges: list[int], is_written: list[bool]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]] | None:
     """Return (ids, first token of each span) of one row, by the oracle's character offsets; None if unsafe."""
-    ids, token_starts = engine.encode_with_offsets(text)
-    if not is_clean(engine, text, ids, token_starts, edges, is_written):
+    ids, token_offsets = engine.encode_with_offsets(text)
+    token_starts = [first for first, _ in token_offsets]
+    if not is_clean(engine, text, ids, token_offsets, edges, is_written):
         guarded = encode_guarded(engine, text, edges, is_written)
         if guarded is None:
             return None

@@ -1,5 +1,6 @@
 """A tokenizer.json, read only as far as needed: the vocabulary in it, by far the largest part, stays undecoded text."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,15 @@ class AddedToken(msgspec.Struct, frozen=True):
     id: int
     content: str
     special: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether the token is found wherever the text spells it, and takes nothing beside it."""
+        return not (self.lstrip or self.rstrip or self.single_word or self.normalized)
 
 
 class ModelHead(msgspec.Struct, frozen=True):
@@ -37,11 +47,20 @@ class Definition:
             self.model = msgspec.json.decode(self._parts.get("model", b"{}"), type=ModelHead)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise TokenizerError(f"tokenizer.json is not a valid tokenizer: {error}") from None
-        self.added_tokens: dict[str, AddedToken] = {token.content: token for token in tokens or ()}
+        self.added_tokens: dict[str, AddedToken] = {token.content: token for token in tokens or () if token.content}
 
     def components(self, section: str) -> list[dict[str, Any]]:
         """Return the normalizers or pre-tokenizers of a section, sequences laid flat."""
         return _flat(msgspec.json.decode(self._parts.get(section, b"null")))
+
+    def controls(self, written: Iterable[str]) -> tuple[str, ...]:
+        """Return the added tokens that only a template may write, sorted: the special ones and those of `written`.
+
+        Unless it is written, the unknown token is none of them: it is what the tokenizer itself makes of a character it
+        has never seen.
+        """
+        special = {text for text, token in self.added_tokens.items() if token.special} - {self.model.unk_token}
+        return tuple(sorted(special | self.added_tokens.keys() & set(written)))
 
     def id_of(self, text: str) -> int | None:
         """Return the id of the token spelled `text`, added or of the vocabulary, or None."""
@@ -51,14 +70,16 @@ class Definition:
         found = vocabulary.get(text) if isinstance(vocabulary, dict) else None
         return found if isinstance(found, int) else None
 
-    def to_json(self, *, without: frozenset[str] = frozenset()) -> str:
-        """Return the text of a tokenizer that adds, cuts and pads nothing, `without` the named added tokens."""
+    def to_json(self, *, renamed: dict[str, str] | None = None) -> str:
+        """Return the text of a tokenizer that adds, cuts and pads nothing, with some added tokens spelled otherwise."""
         # Special tokens are the template's business, and trimmed offsets would move a leading space out of its span.
         null = msgspec.Raw(b"null")
         parts: dict[str, Any] = self._parts | {"post_processor": null, "truncation": null, "padding": null}
-        if without:
+        if renamed:
             tokens = msgspec.json.decode(self._parts.get("added_tokens", b"[]"))
-            parts["added_tokens"] = [token for token in tokens if token["content"] not in without]
+            parts["added_tokens"] = [
+                token | {"content": renamed.get(token["content"], token["content"])} for token in tokens
+            ]
         return msgspec.json.encode(parts).decode()
 
 

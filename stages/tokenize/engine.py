@@ -3,6 +3,7 @@
 import functools
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -53,13 +54,18 @@ class Engine:
     controls: dict[str, int]
     prepends: bool
     normal_form: Literal["NFC"] | None
+    is_metaspace: bool
     is_lossless: bool
     definition: Definition
+    guards: Any = None
+    """What stages.tokenize.guard keeps: slow to make, and rarely needed."""
 
     def encode(self, texts: list[str], *, verify: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (offsets, ids) of `texts`; the first `verify` rows of gigatoken's ids are compared with the oracle's.
 
-        Nothing is added: beginning and end tokens stand exactly where the text has them.
+        Where they differ, all of these texts are encoded by the oracle; no other call is touched by it, so that the
+        result depends on `texts` alone. Nothing is added: beginning and end tokens stand exactly where the text has
+        them.
         """
         if self.fast is None:
             return self._encode_by_oracle(texts)
@@ -72,7 +78,6 @@ class Engine:
             if not np.array_equal(expected_offsets, offsets[: checked + 1]) or not np.array_equal(
                 expected, ids[: offsets[checked]]
             ):
-                self.fast = None  # it has lost our trust for the rest of this process
                 return self._encode_by_oracle(texts)
         return offsets, ids
 
@@ -82,44 +87,46 @@ class Engine:
         ids = np.fromiter((i for row in rows for i in row), np.int64, count=int(offsets[-1]))
         return offsets, ids
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[int]]:
-        """Return (ids, first character of each token) of one text, by the oracle."""
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return (ids, first and last character (exclusive) of each token) of one text, by the oracle."""
         encoding = self.oracle.encode(text, add_special_tokens=False)
-        return encoding.ids, [start for start, _ in encoding.offsets]
-
-    @functools.cached_property
-    def without_controls(self) -> Any:
-        """The oracle without its control tokens: text that spells one is encoded as any other text."""
-        return _load(self.definition.to_json(without=frozenset(self.controls)))
+        return encoding.ids, encoding.offsets
 
     def keeps_text(self, texts: list[str]) -> NDArray[np.bool_]:
         """Return, per row, whether token byte lengths can be added up to positions in the text."""
-        if not self.is_lossless or self.normal_form is None:
+        keeps: Callable[[str], bool]
+        if self.is_lossless and self.is_metaspace:
+            keeps = _lacks_metaspace
+        elif self.is_lossless and self.normal_form:
+            keeps = functools.partial(unicodedata.is_normalized, self.normal_form)
+        else:
             return np.full(len(texts), self.is_lossless)
-        is_normal = functools.partial(unicodedata.is_normalized, self.normal_form)
-        return np.fromiter(map(is_normal, texts), np.bool_, len(texts))
+        return np.fromiter(map(keeps, texts), np.bool_, len(texts))
+
+
+def _lacks_metaspace(text: str) -> bool:
+    return "▁" not in text  # the text's own would count as a space
 
 
 @functools.lru_cache(maxsize=4)
 def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
-    """Return the engine for `vocabulary`. Raises TokenizerError if gigatoken is demanded and unfit."""
+    """Return the engine for `vocabulary`.
+
+    Raises TokenizerError if gigatoken is demanded and unfit, or if the file and `tokenizers` disagree on an id.
+    """
     definition = Definition(vocabulary.tokenizer_json)
     text = definition.to_json()
-    oracle = _load(text)
+    oracle = load(text)
+    _check_ids(definition, oracle)
     kind = _kind(definition)
-    fast = None if engine == "tokenizers" else _prove_equal(text, list(definition.added_tokens)[:64], oracle)
+    fast = None if engine == "tokenizers" else _prove_equal(text, definition, oracle)
     if engine == "gigatoken" and fast is None:
         raise TokenizerError(
             "[tokenize] engine = 'gigatoken': gigatoken does not support this tokenizer or disagrees with `tokenizers` "
             "on the probe texts; use engine = 'auto'"
         )
-    # The unknown token is no control: it is what the tokenizer itself makes of a character it has never seen.
-    controls = {
-        content: token.id
-        for content, token in definition.added_tokens.items()
-        if (token.special or content in vocabulary.control_tokens) and content != definition.model.unk_token
-    }
-    byte_lengths, is_added = _tables(oracle, kind, definition)
+    controls = {text: definition.added_tokens[text].id for text in definition.controls(vocabulary.control_tokens)}
+    byte_lengths, is_added = _tables(oracle, kind, definition, controls)
     is_control = np.zeros_like(is_added)
     is_control[list(controls.values())] = True
     return Engine(
@@ -131,12 +138,14 @@ def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
         controls=controls,
         prepends=kind == "metaspace_prepended",
         normal_form="NFC" if any(part.get("type") == "NFC" for part in definition.components("normalizer")) else None,
+        is_metaspace=kind.startswith("metaspace"),
         is_lossless=kind != "other",
         definition=definition,
     )
 
 
-def _load(text: str) -> Any:
+def load(text: str) -> Any:
+    """Return the `tokenizers.Tokenizer` of a tokenizer.json. Raises TokenizerError where it is none."""
     from tokenizers import Tokenizer
 
     try:
@@ -147,12 +156,31 @@ def _load(text: str) -> Any:
         raise TokenizerError(f"tokenizer.json cannot be loaded by `tokenizers`: {error}") from None
 
 
-def _prove_equal(text: str, controls: list[str], oracle: Any) -> Any | None:
+def _check_ids(definition: Definition, oracle: Any) -> None:
+    """Raise TokenizerError unless each added token has the id that the file states.
+
+    `tokenizers` numbers added tokens itself, in the order of the file: those that are not in the vocabulary follow it.
+    """
+    for content, token in definition.added_tokens.items():
+        if (found := oracle.token_to_id(content)) != token.id:
+            raise TokenizerError(
+                f"tokenizer.json: the added token {content!r} has the id {token.id} in the file, but `tokenizers` gives "
+                f"it {found}, for added tokens follow the vocabulary in the order of the file, without a gap. To keep "
+                "the model's ids, list a placeholder added token for each id that is missing before it; to take the ids "
+                "of `tokenizers`, write the file anew with Tokenizer.from_file(path).save(path)"
+            )
+
+
+def _prove_equal(text: str, definition: Definition, oracle: Any) -> Any | None:
     import gigatoken
+
+    # those with flags first: they are found by rules of their own
+    added = sorted(definition.added_tokens.values(), key=lambda token: token.is_literal)[:64]
+    tokens = [token.content for token in added]
 
     try:
         fast = gigatoken.Tokenizer.from_json(text)
-        texts = [*PROBES, "x".join(controls), " ".join(controls), "\n".join(controls)]
+        texts = [*PROBES, "x".join(tokens), " ".join(tokens), "\n".join(tokens)]
         ours = fast.encode_batch_list(texts, parallel=False)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
@@ -173,11 +201,16 @@ def _kind(definition: Definition) -> str:
         return "other" if levels[0].get("add_prefix_space") else "byte_level"
     has_metaspace = any(part.get("type") == "Metaspace" for part in splitters)
     if definition.model.byte_fallback and not has_metaspace and normalizers <= {"Prepend", "Replace"}:
-        return "metaspace_prepended" if "Prepend" in normalizers else "metaspace"
+        if "Prepend" not in normalizers:
+            return "metaspace"
+        # Only around tokens cut out before normalisation is it known which stretch gets a space.
+        return "other" if any(token.normalized for token in definition.added_tokens.values()) else "metaspace_prepended"
     return "other"
 
 
-def _tables(oracle: Any, kind: str, definition: Definition) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _tables(
+    oracle: Any, kind: str, definition: Definition, controls: dict[str, int]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     vocabulary = oracle.get_vocab(with_added_tokens=True)
     size = max(vocabulary.values(), default=-1) + 1
     lengths = np.full(size, -1, np.int32)
@@ -190,6 +223,12 @@ def _tables(oracle: Any, kind: str, definition: Definition) -> tuple[NDArray[np.
             lengths[i] = len(token.replace("▁", " ").encode())
     is_added = np.zeros(size, np.bool_)
     for content, added in definition.added_tokens.items():
-        lengths[added.id] = len(content.encode())
         is_added[added.id] = True
+        is_unknown = content == definition.model.unk_token and content not in controls
+        if is_unknown or (kind != "byte_level" and _BYTE_TOKEN.fullmatch(content)):
+            lengths[added.id] = -1  # spelled out, or made of other characters: the ids do not say which
+        elif kind == "byte_level":
+            lengths[added.id] = len(content.encode())
+        else:
+            lengths[added.id] = len(content.replace("▁", " ").encode())  # made of spaces, where the text has no ▁
     return lengths, is_added

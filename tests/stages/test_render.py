@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -221,6 +222,15 @@ def test_tool_schemas_with_a_control_token_are_refused():
     )
     assert out["drop_reason"].to_list() == ["control_token"]
     assert out["detail"].to_list() == ["the tool schemas hold the control token '</s>'"]
+
+
+def test_tool_schemas_with_a_control_token_that_is_not_special_are_refused():
+    tools = '[{"type": "function", "function": {"name": "f", "description": "emit <tool_call> and </tools> now"}}]'
+    template = msgspec.structs.replace(BRACKETS, plain_control_tokens=("<tool_call>",))
+    conversation = frame(say(("user", "Hi"), ("assistant", "Hello")), tools=tools)
+    out = render_conversations(conversation, Render(), template=template)
+    assert out["drop_reason"].to_list() == ["control_token"]
+    assert out["detail"].to_list() == ["the tool schemas hold the control token '<tool_call>'"]
 
 
 def test_a_control_token_in_content_is_content_and_no_stop():

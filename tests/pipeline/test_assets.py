@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+
+from pipeline.assets import Assets, load_assets
+from pipeline.config import load_config
+from schemas.settings import ConfigError
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+WITH_TOOLS = "{% if tools %}Call a tool as <tool_call>: {{ tools | tojson }}\n{% endif %}" + TURNS + PROMPT
+
+
+def write_tokenizer(directory: Path, *special: str, plain: tuple[str, ...] = (), **beside: Any) -> Path:
+    """Write a byte-level tokenizer that knows the bytes and the given tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in plain])
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text(json.dumps(beside))
+    return directory
+
+
+def load(tmp_path: Path, tokenizer: Path, template: str, *stop: str) -> Assets:
+    if template.startswith("{"):
+        (tmp_path / "t.jinja").write_text(template)
+        template = str(tmp_path / "t.jinja")
+    config = f"[tokenize]\ntokenizer = '{tokenizer}'\n[render]\ntemplate = '{template}'\nstop = {list(stop)}\n"
+    (tmp_path / "c.toml").write_text(config)
+    return load_assets(load_config(tmp_path / "c.toml"))
+
+
+def test_one_set_of_control_tokens_for_render_and_tokenize(tmp_path: Path):
+    special = ("<|im_start|>", "<|im_end|>")
+    assets = load(tmp_path, write_tokenizer(tmp_path, *special, plain=("<tool_call>", "<other>")), WITH_TOOLS)
+    assert assets.vocabulary.control_tokens == ("<tool_call>", "<|im_end|>", "<|im_start|>")
+    assert assets.template.control_tokens == ("<|im_end|>", "<|im_start|>")
+    assert assets.template.plain_control_tokens == ("<tool_call>",)
+
+
+def test_tokens_that_the_template_writes_by_a_variable_or_that_stop_a_turn_are_controls(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<|im_start|>", plain=("[END]", "[BOS]", "[X]"), bos_token="[BOS]")
+    source = (
+        "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}{{ '[EN' + 'D]' }}{% endfor %}"
+    )
+    assets = load(tmp_path, tokenizer, source, "[END]")
+    assert assets.vocabulary.control_tokens == ("<|im_start|>", "[BOS]", "[END]")
+    assert assets.generation_config["eos_token_id"] == [257]
+
+
+def test_the_unknown_token_is_a_control_where_it_is_also_the_end_of_a_turn(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<|im_start|>", "<unk>", "<end>", unk_token="<unk>", eos_token="<end>")
+    path = tokenizer / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    source = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    for unknown, expected in (("<unk>", ("<end>", "<|im_start|>")), ("<end>", ("<end>", "<unk>", "<|im_start|>"))):
+        settings["model"]["unk_token"] = unknown
+        path.write_text(json.dumps(settings))
+        assert load(tmp_path, tokenizer, source).vocabulary.control_tokens == expected
+
+
+def test_a_configured_stop_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<|endoftext|>")
+    with pytest.raises(ConfigError, match=r"\[render\] stop.*'<\|im_end\|>' is not a token of .*<\|endoftext\|>"):
+        load(tmp_path, tokenizer, "chatml", "<|im_end|>")
+    both = write_tokenizer(tmp_path / "both", "<|im_start|>", "<|im_end|>")
+    assert load(tmp_path, both, "chatml", "<|im_end|>").generation_config["eos_token_id"] == [257]
+
+
+def test_a_stop_that_the_template_writes_and_the_tokenizer_does_not_know_is_refused(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<s>", eos_token="</s>")
+    source = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+    with pytest.raises(
+        ConfigError, match=r"template t.jinja: the stop '</s>' is not a token of .*Choose a chat template"
+    ):
+        load(tmp_path, tokenizer, source)
