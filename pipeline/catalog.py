@@ -24,7 +24,7 @@ class Catalog:
         self._config = config
         self._index = root / "source.json"
         self._spool = root / ".spool"
-        self.paths = expand(config.inputs)
+        self.paths, self.ignored = expand(config.inputs)
 
     def chunks(self) -> list[Chunk]:
         """Return all chunks in order, each with the digest of its bytes as they are now.

@@ -11,12 +11,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from schemas.errors import UserError
 from schemas.manifest import STAGES
 
 IO_ERROR, DEFECT = 4, 70
+VERSION: Final = "0.1.0"
 DEFAULT_CONFIG: Final = "configs/tiny.toml"
 
 _EPILOG: Final = """\
@@ -38,7 +39,8 @@ def parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = main_parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    main_parser.add_argument("--version", action="version", version=f"chatloom {VERSION}")
+    verbs = main_parser.add_subparsers(dest="verb", metavar="VERB")
 
     data = verbs.add_parser(
         "data",
@@ -59,6 +61,9 @@ def parser() -> argparse.ArgumentParser:
         help="stop after this stage: " + ", ".join(STAGES),
     )
     data.add_argument("--fresh", action="store_true", help="forget what is built and build everything anew")
+    data.add_argument(
+        "--verify", action="store_true", help="read every byte of what is built, and rebuild what is damaged"
+    )
 
     train = verbs.add_parser(
         "train",
@@ -123,6 +128,9 @@ def _positive(text: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
+    if options.verb is None:
+        parser().print_help()
+        return 2
     verb = {"data": _data, "train": _train, "look": _look, "funnel": _funnel}[options.verb]
     try:
         return verb(options)
@@ -152,37 +160,40 @@ def _data(options: argparse.Namespace) -> int:
     from pipeline.terminal import TerminalProgress
 
     config = load_config(Path(options.config), assignments=options.set, inputs=options.input, run=options.run)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     progress = TerminalProgress(console)
-    console.print(f"chatloom data {options.config} -> {config.run}", markup=False, soft_wrap=True)
+    console.print(f"chatloom data {options.config} -> {config.run}")
     workers = options.workers or len(os.sched_getaffinity(0))
     try:
-        built = build(config, workers=workers, until=options.until, fresh=options.fresh, progress=progress)
+        built = build(
+            config,
+            workers=workers,
+            until=options.until,
+            fresh=options.fresh,
+            verify=options.verify,
+            progress=progress,
+        )
     except KeyboardInterrupt:
         progress.close()
         again = shlex.join(["chatloom", *(a for a in sys.argv[1:] if a != "--fresh")])
-        console.print(f"stopped; what is built is kept. Go on with:\n{again}", markup=False, soft_wrap=True)
+        console.print(f"stopped; what is built is kept. Go on with:\n{again}")
         return 130
     finally:
         progress.close()
-    last = built.manifests[options.until]
-    if built.was_fresh:
-        console.print(
-            f"everything is up to date: {len(built.manifests)} stages, {built.n_shards} shard(s)", markup=False
-        )
-    else:
-        console.print(_summary(config.run, last), markup=False, soft_wrap=True)
-    return 0
+    from pipeline.summary import summary
+
+    return summary(console, config, built, command=_train_command(options))
 
 
-def _summary(run: str, last: Any) -> str:
-    if last.stage != STAGES[-1]:
-        return f"done up to {last.stage}: {last.totals.kept:,} conversations. Look: chatloom look {run} {last.stage}"
-    packs = sum(file.rows for shard in last.shards for file in shard.kept_files())
-    return (
-        f"done: {last.totals.kept:,} conversations, {last.totals.tokens:,} tokens in {packs:,} packs. "
-        f"Look: chatloom look {run} mask. Next: chatloom train"
-    )
+def _train_command(options: argparse.Namespace) -> str:
+    """Return the command that trains on what was just built."""
+    words = ["chatloom", "train"]
+    words += [options.config] if options.config != DEFAULT_CONFIG else []
+    words += ["--run", options.run] if options.run else []
+    for assignment in options.set:
+        if assignment.startswith(("model.", "train.", "seed", "run")):
+            words += ["--set", assignment]
+    return shlex.join(words)
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -208,7 +219,14 @@ def _look(options: argparse.Namespace) -> int:
     from pipeline.look import look
 
     console = Console(highlight=False)
-    for part in look(Path(options.run), options.stage, row=options.row, id=options.id, dropped=options.dropped):
+    for part in look(
+        Path(options.run),
+        options.stage,
+        row=options.row,
+        id=options.id,
+        dropped=options.dropped,
+        in_colour=console.is_terminal,
+    ):
         console.print(part, soft_wrap=True)
     return 0
 
@@ -224,7 +242,9 @@ def _funnel(options: argparse.Namespace) -> int:
 
     manifests = read_manifests(Path(options.run))
     if not manifests:
-        raise ConfigError(f"{options.run}: no finished stage here; build one with `chatloom data --run {options.run}`")
+        raise ConfigError(
+            f"{options.run}: no finished stage here; `chatloom data CONFIG --run {options.run}` builds them"
+        )
     if options.json:
         print(json.dumps(as_json(manifests), indent=2))  # noqa: T201 - this is the output
     else:

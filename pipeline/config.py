@@ -51,12 +51,13 @@ def load_config(
     Raises ConfigError that names file, key, what was found, what was expected and the nearest valid name.
     """
     document = apply_overrides(read_toml(path), assignments)
+    changed = [*(f"--set {assignment}" for assignment in assignments), *(f"--input {given}" for given in inputs)]
     if inputs:
         document["source"] = {**document.get("source", {}), "inputs": list(inputs)}
     if run is not None:
         document["run"] = run
-    where = str(path)
-    check_names(document, ["run", "seed", *SECTIONS], where=where)
+    where = " with ".join([str(path), ", ".join(changed)] if changed else [str(path)])
+    check_names(document, ["run", "seed", *SECTIONS], where=where, sections=SECTIONS)
     seed = document.get("seed", 0)
     if type(seed) is not int or seed < 0:
         raise ConfigError(f"{where}: seed = {seed!r}: expected a whole number >= 0")

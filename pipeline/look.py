@@ -24,13 +24,28 @@ _CLASS_STYLES: Final = {
     "template": "dim",
 }
 _TRAINED, _UNTRAINED = "bold black on green", "dim"
+_OPEN, _CLOSE = "⟦", "⟧"
 
 
-def look(run: Path, stage: str, *, row: int, id: str | None, dropped: bool) -> Iterator[Text]:  # noqa: A002 - the switch's name
-    """Yield the parts of one row of a stage. Raises ConfigError when there is no such run, stage, row or id."""
+def look(
+    run: Path,
+    stage: str,
+    *,
+    row: int,
+    id: str | None,  # noqa: A002 - the switch's name
+    dropped: bool,
+    in_colour: bool,
+) -> Iterator[Text]:
+    """Yield the parts of one row of a stage; without colour, brackets mark what is trained.
+
+    Raises ConfigError when there is no such run, stage, row or id.
+    """
     manifest = read_manifest(run, stage)
     if manifest is None:
-        raise ConfigError(f"{run / stage}: not built yet; `chatloom data --run {run} --until {stage}` builds it")
+        config = run / "config.toml" if (run / "config.toml").is_file() else f"CONFIG --run {run}"
+        raise ConfigError(
+            f"{run / stage}: not built, or not up to date; `chatloom data {config} --until {stage}` builds it"
+        )
     half = "dropped" if dropped else "kept"
     files = [file for shard in manifest.shards for file in shard.files if file.path.startswith(half)]
     total = sum(file.rows for file in files)
@@ -43,10 +58,10 @@ def look(run: Path, stage: str, *, row: int, id: str | None, dropped: bool) -> I
         raise ConfigError(f"{run / stage}: no {half} row has the id {id!r}. {_fate(run, id)}")
     number, values = found
     yield Text(f"{stage}, {half} row {number} of {total:,}", "bold")
-    yield from _describe(run, stage, values)
+    yield from _describe(run, stage, values, in_colour=in_colour)
 
 
-def _describe(run: Path, stage: str, values: dict[str, Any]) -> Iterator[Text]:
+def _describe(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool) -> Iterator[Text]:
     if values.get("drop_reason"):
         yield from _why(run, values)
     for name, value in values.items():
@@ -59,7 +74,7 @@ def _describe(run: Path, stage: str, values: dict[str, Any]) -> Iterator[Text]:
     elif values.get("text"):
         yield from _text(values["text"], values["spans"])
     elif values.get("input_ids"):
-        yield from _tokens(run, stage, values)
+        yield from _tokens(run, stage, values, in_colour=in_colour)
 
 
 def _why(run: Path, values: dict[str, Any]) -> Iterator[Text]:
@@ -95,20 +110,21 @@ def _text(text: str, spans: list[dict[str, Any]]) -> Iterator[Text]:
     yield out
 
 
-def _tokens(run: Path, stage: str, values: dict[str, Any]) -> Iterator[Text]:
+def _tokens(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool) -> Iterator[Text]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(run / "tokenizer" / "tokenizer.json"))
     ids, labels = values["input_ids"], values.get("labels")
     flags = [label != -100 for label in labels] if labels else [span_of >= 0 for span_of in _message_of(values)]
     note = "trained tokens" if labels else "tokens that a message wrote"
-    yield Text.assemble(("in colour: ", "dim"), (note, _TRAINED), (f" ({sum(flags):,} of {len(flags):,})", "dim"))
+    how = "in colour: " if in_colour else f"between {_OPEN} and {_CLOSE}: "
+    yield Text.assemble((how, "dim"), (note, _TRAINED), (f" ({sum(flags):,} of {len(flags):,})", "dim"))
     lengths = values.get("seq_lengths") or [len(ids)]
     first = 0
     for position, length in enumerate(lengths):
         if stage == "pack":
             yield Text(f"--- {values['ids'][position]}: {length} tokens", "bold blue")
-        yield _coloured(tokenizer, ids[first : first + length], flags[first : first + length])
+        yield _marked(tokenizer, ids[first : first + length], flags[first : first + length], in_colour=in_colour)
         first += length
 
 
@@ -116,14 +132,16 @@ def _message_of(values: dict[str, Any]) -> list[int]:
     return [span["message"] for span in values["spans"] for _ in range(span["end"] - span["start"])]
 
 
-def _coloured(tokenizer: Any, ids: list[int], flags: list[bool]) -> Text:
+def _marked(tokenizer: Any, ids: list[int], flags: list[bool], *, in_colour: bool) -> Text:
     out = Text()
     first = 0
     # Runs are decoded whole: a character may be spread over several tokens.
     for i in range(1, len(ids) + 1):
         if i == len(ids) or flags[i] != flags[first]:
-            piece = tokenizer.decode(ids[first:i], skip_special_tokens=False)
-            out.append(printable(piece), _TRAINED if flags[first] else _UNTRAINED)
+            piece = printable(tokenizer.decode(ids[first:i], skip_special_tokens=False))
+            if flags[first] and not in_colour:
+                piece = f"{_OPEN}{piece}{_CLOSE}"
+            out.append(piece, _TRAINED if flags[first] else _UNTRAINED)
             first = i
     return out
 

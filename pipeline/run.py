@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from pipeline.assets import load_assets, write_tokenizer
+from pipeline.assets import Assets, load_assets, write_tokenizer
 from pipeline.card import dataset_card
 from pipeline.catalog import Catalog
 from pipeline.config import Config
@@ -24,13 +24,14 @@ from pipeline.source import Chunk, SourceError
 from pipeline.store import Store
 from schemas.files import write_if_changed
 from schemas.manifest import Manifest, ShardRecord, read_manifests
+from schemas.settings import ConfigError
 
 
 class Progress:
     """What a build tells its watcher; the default says nothing."""
 
-    def found(self, n_files: int, chunks: Sequence[Chunk]) -> None:
-        """Report the inputs."""
+    def found(self, paths: Sequence[str], ignored: Sequence[str], chunks: Sequence[Chunk]) -> None:
+        """Report the inputs, and what lies in the directories beside them but is not read."""
 
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
         """Report that a phase begins."""
@@ -57,43 +58,60 @@ class Built:
 
 
 def build(
-    config: Config, *, workers: int = 1, until: str = NAMES[-1], fresh: bool = False, progress: Progress | None = None
+    config: Config,
+    *,
+    workers: int = 1,
+    until: str = NAMES[-1],
+    fresh: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
 ) -> Built:
     """Bring the run directory up to date with its inputs and settings, up to stage `until`.
 
-    Killed at any moment, the next build goes on and ends with the same bytes. Raises ConfigError, SourceError,
-    GateError, LockedError, OSError.
+    Killed at any moment, the next build goes on and ends with the same bytes. `verify` reads every byte of what is built
+    and counts a shard whose hash is not its record's as stale; `fresh` forgets everything. Raises UserError, OSError.
     """
     use_kernel_cache()
     root = Path(config.run)
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"run = {config.run!r}: there is a file of that name; give a directory")
+    stages = GRAPH[: NAMES.index(until) + 1]
+    catalog = Catalog(root, config.source)
+    assets = load_assets(config) if any(stage.assets for stage in stages) else None
     with locked(root / ".lock"):
         store = Store(root)
         store.sweep()
         if fresh:
             for name in NAMES:
                 shutil.rmtree(store.directory(name), ignore_errors=True)
-        return _Build(config, store, workers, until, progress or Progress()).run()
+        return _Build(config, store, stages, workers, verify, progress or Progress()).run(catalog, assets)
 
 
 class _Build:
     """One build under way: what is known so far about every shard."""
 
-    def __init__(self, config: Config, store: Store, workers: int, until: str, progress: Progress) -> None:
-        self.config, self.store, self.workers, self.progress = config, store, workers, progress
-        self.stages = GRAPH[: NAMES.index(until) + 1]
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        stages: tuple[Stage, ...],
+        workers: int,
+        verify: bool,
+        progress: Progress,
+    ) -> None:
+        self.config, self.store, self.stages, self.workers = config, store, stages, workers
+        self.verify, self.progress = verify, progress
         self.records: dict[str, list[ShardRecord]] = {}
         self.built = Built()
 
-    def run(self) -> Built:
-        catalog = Catalog(self.store.root, self.config.source)
+    def run(self, catalog: Catalog, assets: Assets | None) -> Built:
         chunks = catalog.chunks()
         if not chunks:
             raise SourceError(
                 f"the inputs hold no data: {', '.join(catalog.paths)} ({len(catalog.paths)} empty file(s))"
             )
-        self.progress.found(len(catalog.paths), chunks)
+        self.progress.found(catalog.paths, catalog.ignored, chunks)
         self.built.n_shards = len(chunks)
-        assets = load_assets(self.config) if any(stage.assets for stage in self.stages) else None
         write_if_changed(self.store.root / "config.toml", self.config.to_toml())
         settings = self._settings(assets.by_name if assets else {})
         grouped = phases(self.stages)
@@ -134,7 +152,12 @@ class _Build:
 
     def _lookup(self, stage: str, shard: int) -> ShardRecord | None:
         record = self.store.record(stage, shard)
-        return record if record is not None and self.store.holds(stage, record) else None
+        if record is None or not self.store.holds(stage, record):
+            return None
+        if self.verify and not self.store.is_whole(stage, record):
+            self.store.forget(stage, shard)  # else a worker would trust the record
+            return None
+        return record
 
     def _run_shards(
         self, stages: tuple[Stage, ...], settings: Settings, workers: Workers, chunks: list[Chunk], catalog: Catalog

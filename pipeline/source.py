@@ -62,24 +62,29 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path} {self.container} {self.start} {self.line} {self.sha256} {self.is_torn}"
 
 
-def expand(inputs: Sequence[str]) -> list[str]:
-    """Return the input files, each once, globs and directories expanded in sorted order.
+def expand(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return (input files, ignored files): each once, globs and directories expanded in sorted order.
 
-    Raises ConfigError for an input that names no file, and for a file of a kind that is not read.
+    Ignored is what a directory holds beside files of a known kind. Raises ConfigError for an input that names no file, and
+    for a file of a kind that is not read.
     """
     if not inputs:
         raise ConfigError("[source] inputs is empty: name files, directories or globs, or give --input PATH")
     paths: dict[tuple[int, int], str] = {}  # the same file under two names is read once
+    ignored: list[str] = []
     for given in inputs:
         path = Path(given)
         if path.is_file():
             found = [given]
         elif path.is_dir():
-            found = sorted(str(p) for p in path.iterdir() if p.is_file() and p.name.endswith(SUFFIXES))
+            inside = sorted(str(p) for p in path.iterdir())
+            found = [name for name in inside if name.endswith(SUFFIXES) and Path(name).is_file()]
+            ignored += [name for name in inside if name not in found]
         else:
             found = sorted(p for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207 - ** and case
         if not found:
-            raise ConfigError(f"input {given!r}: no such file, and no {', '.join(SUFFIXES)} file matches it")
+            what = "the directory holds" if path.is_dir() else "no such file, and there is"
+            raise ConfigError(f"input {given!r}: {what} no {', '.join(SUFFIXES)} file (seen from {Path.cwd()})")
         for name in found:
             if not name.endswith(SUFFIXES):
                 raise ConfigError(f"input {name}: cannot read this kind of file; known: {', '.join(SUFFIXES)}")
@@ -87,7 +92,7 @@ def expand(inputs: Sequence[str]) -> list[str]:
                 raise ConfigError(f"input {name!a}: the name holds characters that cannot be printed; rename the file")
             status = Path(name).stat()
             paths.setdefault((status.st_dev, status.st_ino), name)
-    return list(paths.values())
+    return list(paths.values()), ignored
 
 
 def scan(path: str, config: Source, spool_dir: Path) -> list[Chunk]:

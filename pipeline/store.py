@@ -89,6 +89,19 @@ class Store:
         """Return whether the files of a record are there, in the right size."""
         return all(_size(self.directory(stage) / file.path) == file.bytes for file in record.files)
 
+    def is_whole(self, stage: str, record: ShardRecord) -> bool:
+        """Return whether every byte of a record's files is as it was written."""
+        try:
+            for file in record.files:
+                verify(self.directory(stage) / file.path, file)
+        except DamagedShardError:
+            return False
+        return True
+
+    def forget(self, stage: str, shard: int) -> None:
+        """Remove the record of a shard: it is then to be built anew."""
+        remove(self._record_path(stage, shard))
+
     def read(self, stage: str, record: ShardRecord) -> pl.DataFrame:
         """Return the kept rows of a shard, memory-mapped. Raises DamagedShardError if a byte of it has changed."""
         tables = []
@@ -190,8 +203,8 @@ def verify(path: Path, file: FileRecord) -> None:
         found = "no such file"
     if found != file.sha256:
         raise DamagedShardError(
-            f"{path}: the shard is damaged: expected sha256 {file.sha256}, got {found}. Remove it and run again: "
-            "it will be rebuilt"
+            f"{path}: the shard is damaged: expected sha256 {file.sha256}, got {found}. `chatloom data CONFIG --verify` finds "
+            "every damaged shard and rebuilds it"
         )
 
 

@@ -23,10 +23,13 @@ class TerminalProgress(run.Progress):
         self._last = time.monotonic()
         self._what = ""
 
-    def found(self, n_files: int, chunks: Sequence[Chunk]) -> None:
+    def found(self, paths: Sequence[str], ignored: Sequence[str], chunks: Sequence[Chunk]) -> None:
         """Print how much there is."""
         size = sum(chunk.end - chunk.start for chunk in chunks)
-        self._print("source", f"{n_files} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
+        self._print("source", f"{len(paths)} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
+        if ignored:
+            named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
+            self._print("", f"ignored, of no known kind: {len(ignored)} ({named})")
 
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
         """Begin a bar."""

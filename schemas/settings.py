@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -14,7 +14,7 @@ from schemas.errors import UserError
 T = TypeVar("T")
 Document = dict[str, Any]
 
-_PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at (?P<of>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 
 
 class ConfigError(UserError, ValueError):
@@ -64,11 +64,18 @@ def suggest(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 
 
-def check_names(document: Mapping[str, Any], known: Sequence[str], *, where: str) -> None:
-    """Raise ConfigError if `document` has a top-level name that is not `known`."""
+def check_names(
+    document: Mapping[str, Any], known: Sequence[str], *, where: str, sections: Mapping[str, type] | None = None
+) -> None:
+    """Raise ConfigError if `document` has a top-level name that is not `known`; `sections` help to say what was meant."""
     for name in document:
         if name not in known:
             kind = "section" if isinstance(document[name], dict) else "key"
+            homes = [section for section, fields in (sections or {}).items() if name in get_type_hints(fields)]
+            if homes and kind == "key":
+                raise ConfigError(
+                    f"{where}: unknown key {name!r}; did you mean {' or '.join(f'{h}.{name}' for h in homes)}?"
+                )
             raise ConfigError(f"{where}: unknown {kind} {name!r}; {suggest(name, known)}")
 
 
@@ -87,9 +94,25 @@ def decode_section(document: Mapping[str, Any], name: str, kind: type[T], *, whe
     try:
         return msgspec.convert(section, kind, strict=True)
     except msgspec.ValidationError as error:
-        match = _PROBLEM.match(str(error))
-        what, path = (match["what"], match["path"] or "") if match else (str(error), "")
-        key = path.lstrip(".")
-        found = section.get(re.split(r"[.\[]", key)[0]) if key else section
-        at = f"[{name}] {key}" if key else f"[{name}]"
-        raise ConfigError(f"{where}: {at} = {found!r}: {what[:1].lower()}{what[1:]}") from None
+        raise ConfigError(f"{where}: {_explain(str(error), name, section, known)}") from None
+
+
+def _explain(problem: str, name: str, section: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """Return what is wrong in a section: where, what was found, what would be right."""
+    match = _PROBLEM.match(problem)
+    assert match is not None
+    what, path = match["what"], (match["path"] or "").lstrip(".")
+    if not path:  # keys that contradict each other; the text names them
+        return f"[{name}] {what}"
+    key = re.split(r"[.\[]", path)[0]
+    text = f"[{name}] {path} = {section.get(key)!r}: {what[:1].lower()}{what[1:]}"
+    if what.startswith("Invalid enum value"):
+        text += f"; choose one of {', '.join(_choices(known.get(key)))}"
+    return text
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the values that a Literal, or the Literals within a type, allow."""
+    if get_origin(kind) is Literal:
+        return [repr(value) for value in get_args(kind)]
+    return [choice for part in get_args(kind) for choice in _choices(part)]

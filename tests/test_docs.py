@@ -34,3 +34,18 @@ def test_the_published_contract_names_the_roles_that_are_read():
 def test_links_between_the_documents_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_the_python_of_the_readme_runs_as_written(tmp_path, monkeypatch):
+    """Against a run of the bundled sample, in a directory laid out as the project's."""
+    from pipeline.config import load_config
+    from pipeline.run import build
+
+    monkeypatch.chdir(ROOT)
+    build(load_config(ROOT / "configs" / "tiny.toml", run=str(tmp_path / "runs" / "tiny")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - our own document

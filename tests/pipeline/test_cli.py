@@ -11,7 +11,7 @@ from schemas.manifest import STAGES
 from tests.corpus import ROOT, write_config, write_corpus
 
 SWITCHES = {
-    "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--workers", "CONFIG"],
+    "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
     "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
     "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
     "funnel": ["--help", "--json", "RUN"],
@@ -74,7 +74,7 @@ def built(tmp_path_factory):
 def test_a_build_says_what_became_of_the_input_and_what_comes_next(built):
     _, _, _, out = built
     lines = out.splitlines()
-    assert [line.split()[0] for line in lines[1:-1]] == ["source", *STAGES]
+    assert [line.split()[0] for line in lines if line.startswith("  ")] == ["source", *STAGES]
     assert "57 kept         3 dropped  bad_json 3" in lines[2]
     assert lines[-1].startswith("done: ")
     assert "Next: chatloom train" in lines[-1]
@@ -115,7 +115,7 @@ def test_looking_works_at_every_stage(built, stage):
 def test_a_dropped_row_says_why_and_shows_what_was_kept_instead(built):
     directory, corpus, *_ = built
     out = run("look", str(directory), "ingest", "--dropped", "--id", f"{corpus}:20").stdout
-    assert "dropped: bad_json: the line is not valid JSON" in out
+    assert "dropped: bad_json: the line" in out
     out = run("look", str(directory), "dedup", "--dropped").stdout
     assert "near_duplicate" in out
     assert "kept in its place" in out
@@ -130,7 +130,7 @@ def test_a_dropped_row_says_why_and_shows_what_was_kept_instead(built):
         (["data", "CONFIG", "--set", "tokenize.tokenizer=no/such/thing"], 2, "no such file or directory"),
         (["data", "CONFIG", "--set", "render.template=chatlm"], 2, "did you mean 'chatml'?"),
         (["funnel", "runs/none"], 2, "no finished stage here"),
-        (["look", "runs/none", "mask"], 2, "not built yet"),
+        (["look", "runs/none", "mask"], 2, "not built, or not up to date"),
         (["look", "RUN", "mask", "--row", "999"], 2, "rows are numbered 0 to"),
         (["look", "RUN", "mask", "--id", "CORPUS:20"], 2, "It was dropped by ingest: bad_json"),
     ],
@@ -143,6 +143,38 @@ def test_a_mistake_gets_one_sentence_and_no_traceback(built, arguments, code, sa
     assert said in done.stderr
     assert done.stderr.startswith("chatloom: error: ")
     assert "Traceback" not in done.stderr
+
+
+def test_nothing_left_is_no_success(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "no conversation"}\n' * 3)
+    done = run("data", str(write_config(tmp_path, tmp_path / "a.jsonl")))
+    assert done.returncode == 3
+    assert "no conversation is left after ingest: 3 in, none kept. Mostly unknown_shape (3)" in done.stderr
+    assert f"chatloom look {tmp_path / 'run'} ingest --dropped" in done.stderr
+
+
+def test_a_heavy_loss_is_remarked_upon(tmp_path):
+    corpus = write_corpus(tmp_path / "a.jsonl", 30, bad_every=3)
+    done = run("data", str(write_config(tmp_path, corpus)), "--until", "length")
+    assert "note: ingest dropped 33% of its conversations. Mostly bad_json (10)" in done.stdout
+
+
+def test_the_next_command_is_the_one_for_this_run(tmp_path):
+    corpus = write_corpus(tmp_path / "a.jsonl", 30)
+    config = write_config(tmp_path, corpus)
+    done = run(
+        "data", str(config), "--run", str(tmp_path / "other"), "--set", "mask.preset=last", "--set", "train.lr=1e-3"
+    )
+    assert done.stdout.splitlines()[-1].endswith(
+        f"Next: chatloom train {config} --run {tmp_path / 'other'} --set train.lr=1e-3"
+    )
+
+
+def test_without_colour_brackets_mark_what_is_trained(built):
+    directory, *_ = built
+    out = run("look", str(directory), "mask").stdout
+    assert out.count("⟦") == out.count("⟧") > 1
+    assert "<|im_end|>⟧" in out
 
 
 def test_a_run_in_use_is_refused_with_its_own_code(built, capsys):

@@ -1,5 +1,6 @@
 """Builds of a small corpus: what is reused, what is redone, and that it never matters to the bytes."""
 
+import hashlib
 import os
 import random
 import shutil
@@ -16,6 +17,8 @@ from pipeline.config import load_config
 from pipeline.graph import NAMES
 from pipeline.run import build
 from schemas.errors import GateError
+from schemas.manifest import read_manifests
+from schemas.settings import ConfigError
 from tests.corpus import ROOT, shards_of, write_config, write_corpus
 
 
@@ -140,11 +143,12 @@ def test_a_damaged_input_shard_is_named_not_used(tmp_path, corpus):
     shard.write_bytes(data)
     from pipeline.store import DamagedShardError
 
+    assert build(load_config(path)).was_fresh  # a glance does not see it
     with pytest.raises(DamagedShardError, match=r"length/kept/00001\.arrow"):
         build(load_config(path, assignments=["dedup.validation=0.2"]))
-    shard.unlink()
-    build(load_config(path))  # it is rebuilt
-    assert shard.exists()
+    done = rebuilt(build(load_config(path, assignments=["dedup.validation=0.2"]), verify=True))
+    assert done["length"] == 1
+    assert done["pack"] > 1
 
 
 def test_a_gate_names_the_stage_the_file_and_the_rows(tmp_path, corpus):
@@ -155,6 +159,30 @@ def test_a_gate_names_the_stage_the_file_and_the_rows(tmp_path, corpus):
         GateError, match=r"mask \(.*a\.jsonl, shard 0\).*do not end on a trained stop token.*a\.jsonl:1 "
     ):
         build(load_config(path))
+
+
+def test_a_stage_is_never_complete_beside_a_newer_one_before_it(tmp_path, corpus):
+    path = write_config(tmp_path, corpus)
+    build(load_config(path))
+    tokenizer = (tmp_path / "run" / "tokenizer" / "tokenizer.json").read_bytes()
+    build(load_config(path, assignments=["length.min_chars=200"]), until="length")
+    assert list(read_manifests(tmp_path / "run")) == ["ingest", "length"]
+    other = tmp_path / "tokenizer"
+    shutil.copytree(ROOT / "data" / "tokenizer", other)
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + " ")
+    build(load_config(path, assignments=[f"tokenize.tokenizer={other}"]), until="dedup")
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").read_bytes() == tokenizer
+    built = build(load_config(path, assignments=[f"tokenize.tokenizer={other}"]))
+    digest = hashlib.sha256((other / "tokenizer.json").read_bytes()).hexdigest()
+    assert built.manifests["pack"].assets["tokenizer/tokenizer.json"] == digest
+
+
+def test_a_mistake_leaves_no_run_directory(tmp_path, corpus):
+    path = write_config(tmp_path, corpus)
+    for wrong in (["tokenize.tokenizer=none"], ['source.inputs=["none*"]']):
+        with pytest.raises(ConfigError):
+            build(load_config(path, assignments=wrong))
+    assert not (tmp_path / "run").exists()
 
 
 def test_until_stops_there(tmp_path, corpus):

@@ -181,7 +181,10 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
         (tmp_path / name).write_text("{}")
     (tmp_path / "d.jsonl").mkdir()
     (tmp_path / "e.jsonl").symlink_to("a.jsonl")
-    assert expand(["*.jsonl", "a.jsonl", "./a.jsonl", "sub"]) == ["a.jsonl", "b.jsonl", "sub/c.json"]
+    assert expand(["*.jsonl", "a.jsonl", "./a.jsonl", "sub"]) == (
+        ["a.jsonl", "b.jsonl", "sub/c.json"],
+        ["sub/readme.txt"],
+    )
     for given_input, said in [("none*", "no such file"), ("sub/readme.txt", "cannot read this kind of file")]:
         with pytest.raises(ConfigError, match=said):
             expand([given_input])

@@ -1,0 +1,60 @@
+"""The last lines of a build: what came of it, what looks wrong, and the exact command that comes next."""
+
+from typing import Final
+
+from rich.console import Console
+
+from pipeline.config import Config
+from pipeline.graph import NAMES
+from pipeline.run import Built
+from schemas.errors import GateError
+from schemas.manifest import Manifest
+from schemas.reasons import EXPLANATIONS, DropReason
+
+WORRYING: Final = 0.2
+"""Share of a stage's conversations whose loss deserves a remark; dedup may take more, for that is its work."""
+
+
+def summary(console: Console, config: Config, built: Built, *, command: str) -> int:
+    """Print the end of a build and return its exit code. Raises GateError when no conversation is left."""
+    last = list(built.manifests.values())[-1]
+    if not last.totals.kept:
+        raise GateError(_nothing_left(config.run, built))
+    for manifest in built.manifests.values():
+        if manifest.stage != "dedup" and sum(manifest.totals.dropped.values()) > WORRYING * manifest.totals.rows_in:
+            console.print(_remark(config.run, manifest))
+    if built.was_fresh:
+        console.print(f"everything is up to date: {len(built.manifests)} stages, {built.n_shards} shard(s)")
+        return 0
+    if last.stage != NAMES[-1]:
+        console.print(
+            f"done up to {last.stage}: {last.totals.kept:,} conversations. Look: chatloom look {config.run} {last.stage}"
+        )
+        return 0
+    packs = sum(file.rows for shard in last.shards for file in shard.kept_files())
+    console.print(
+        f"done: {last.totals.kept:,} conversations, {last.totals.tokens:,} tokens in {packs:,} packs. "
+        f"Look: chatloom look {config.run} mask. Next: {command}"
+    )
+    return 0
+
+
+def _nothing_left(run: str, built: Built) -> str:
+    worst = next(m for m in built.manifests.values() if m.totals.rows_in and not m.totals.kept)
+    return (
+        f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. {_reason(worst)}. "
+        f"See one: chatloom look {run} {worst.stage} --dropped"
+    )
+
+
+def _remark(run: str, manifest: Manifest) -> str:
+    n_dropped = sum(manifest.totals.dropped.values())
+    return (
+        f"note: {manifest.stage} dropped {n_dropped / manifest.totals.rows_in:.0%} of its conversations. {_reason(manifest)}. "
+        f"See one: chatloom look {run} {manifest.stage} --dropped"
+    )
+
+
+def _reason(manifest: Manifest) -> str:
+    reason, n = max(manifest.totals.dropped.items(), key=lambda pair: pair[1])
+    return f"Mostly {reason} ({n:,}): {EXPLANATIONS[DropReason(reason)]}"
