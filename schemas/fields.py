@@ -16,10 +16,10 @@ MESSAGE: Final = pa.struct(
         field("role", pa.string(), "system, user, assistant or tool"),
         field("content", pa.string(), "what was said, unaltered; null only beside tool calls", nullable=True),
         field("reasoning", pa.string(), "thinking that came before the content", nullable=True),
-        field("tool_calls", pa.string(), "calls the assistant made, as JSON text", nullable=True),
+        field("tool_calls", pa.string(), "list of the calls the assistant made, as JSON text", nullable=True),
         field("tool_call_id", pa.string(), "the call that a tool message answers", nullable=True),
         field("name", pa.string(), "name of the speaker or tool", nullable=True),
-        field("weight", pa.float32(), "loss weight of this message; null means 1", nullable=True),
+        field("weight", pa.float32(), "loss weight of this message, 0 to 1,000,000; null means 1", nullable=True),
     ]
 )
 
@@ -48,7 +48,12 @@ ID: Final = field("id", pa.string(), "<source path as given>:<1-based line or re
 SOURCE: Final = field("source", pa.string(), "path of the file the record came from, as given")
 TAGS: Final = field("tags", pa.list_(pa.string()), "the record's own `tags`, and its `source` as source:<name>")
 MESSAGES: Final = field("messages", pa.list_(MESSAGE), "the conversation, in order")
-TOOLS: Final = field("tools", pa.string(), "tool schemas as JSON text, byte for byte", nullable=True)
+TOOLS: Final = field(
+    "tools",
+    pa.string(),
+    "tool schemas as JSON text, byte for byte as given",
+    nullable=True,
+)
 
 N_CHARS: Final = field("n_chars", pa.int32(), "characters of all contents", unit="character")
 N_TURNS: Final = field("n_turns", pa.int32(), "messages of the assistant", unit="message")

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from schemas import fields as f
 from schemas.reasons import DropReason
-from stages.ingest.decode import MAX_DEPTH, LineError, decode_line
+from stages.ingest.decode import MAX_DEPTH, LineError
 from stages.ingest.fast import read_fast
+from stages.ingest.line import Line
 from stages.ingest.messages import Conversation, Message
 from stages.ingest.shapes import SHAPES, adapt
 
@@ -22,7 +23,7 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     shape: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"] = "auto"
     """Shape of every record, or auto: each record is recognised by its own keys."""
     max_depth: Annotated[int, msgspec.Meta(ge=4, le=MAX_DEPTH)] = 64
-    """Deepest nesting of JSON that is accepted."""
+    """Deepest nesting of JSON that is accepted, in a line and in JSON text inside it."""
 
 
 def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
@@ -43,7 +44,7 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
             if raw is None:
                 raise LineError(DropReason.LINE_TOO_LONG, "the line is longer than [source] max_line_bytes")
             row = read_fast(raw) if config.shape in ("auto", "messages") else None
-            conversations.append(row or adapt(decode_line(raw, max_depth=config.max_depth), config.shape))
+            conversations.append(row or adapt(Line(raw, config.max_depth), config.shape))
         except LineError as error:
             conversations.append(None)
             reasons.append(error.reason)

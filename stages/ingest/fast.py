@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from stages.ingest.decode import has_spaced_key
 from stages.ingest.messages import ROLES, Conversation, Message
 
 
@@ -24,17 +25,15 @@ class _Record(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(_Record).decode
-_SIGNS = (b'" :', b'"\t:', b'"\r:', b'"\n:', b"\\u0000", b"\0")
-"""A space before a colon, or a NUL: the strict lane looks closer."""
 
 
 def read_fast(raw: bytes) -> Conversation | None:
     """Return the conversation in `raw`, or None if the strict lane has to look at it.
 
     Keys cannot repeat: each key writes one `":`, text that holds one has it counted too, so as many of them as there are
-    fields set leaves none over; spaces before a colon are left to the strict lane.
+    fields set leaves none over; blanks before a colon are left to the strict lane.
     """
-    if any(sign in raw for sign in _SIGNS):
+    if b"\\u0000" in raw or b"\0" in raw or has_spaced_key(raw):
         return None
     try:
         record = _decode(raw)

@@ -1,6 +1,5 @@
-"""The canonical message, and how one is made from what records hold."""
+"""The canonical message, and what the readers of records have in common."""
 
-import json
 from typing import Any, Final, NamedTuple
 
 from schemas.reasons import DropReason
@@ -26,6 +25,60 @@ ROLES: Final = {
     "ipython": "tool",
 }
 """Names that published data sets give to the four roles, in lower case."""
+
+HARMLESS: Final = frozenset(
+    (
+        "annotation",
+        "annotations",
+        "cache_control",
+        "category",
+        "citations",
+        "country",
+        "create_time",
+        "created_at",
+        "date",
+        "emotion",
+        "finish_reason",
+        "hash",
+        "hashed_ip",
+        "header",
+        "id",
+        "index",
+        "intent",
+        "label",
+        "labels",
+        "lang",
+        "language",
+        "logprobs",
+        "message_id",
+        "meta",
+        "metadata",
+        "model",
+        "parent_id",
+        "rating",
+        "score",
+        "scores",
+        "signature",
+        "source",
+        "state",
+        "status",
+        "stop_reason",
+        "tags",
+        "time",
+        "timestamp",
+        "timestamps",
+        "topic",
+        "turn",
+        "turn_id",
+        "turn_identifier",
+        "type",
+        "update_time",
+        "updated_at",
+        "usage",
+        "uuid",
+    )
+)
+"""Keys of a message that tell about it, not what it says: they are left out."""
 
 
 class Message(NamedTuple):
@@ -76,67 +129,37 @@ def role(value: Any, where: str) -> str:
     return known
 
 
-def json_text(value: Any, where: str) -> str | None:
-    """Return `value` as JSON text; text that is JSON already stays as it is, byte for byte."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            parsed = json.loads(value)
-        except ValueError:
-            raise bad_shape(where, "JSON", value) from None
-        return value if parsed else None
-    if not isinstance(value, list | dict):
-        raise bad_shape(where, "JSON", value)
-    return json.dumps(value, ensure_ascii=False) if value else None
+def agreed(options: dict[str, Any], at: str) -> str | None:
+    """Return the key of what `options` say, or None when they say nothing; null and "" say nothing beside a value.
 
-
-def parts_text(parts: list[Any], where: str) -> tuple[str | None, str | None, list[Any]]:
-    """Return (content, reasoning, tool calls) of a content that is a list of typed parts.
-
-    Raises LineError for a part that is not text, reasoning or a tool call (an image, say): leaving it out would change
-    what the message says.
+    Raises LineError when two keys say different things: to prefer one would lose the other.
     """
-    content: list[str] = []
-    reasoning: list[str] = []
-    calls: list[Any] = []
-    for i, part in enumerate(parts):
-        at = f"{where}[{i}]"
-        if isinstance(part, str):
-            content.append(part)
-            continue
-        if not isinstance(part, dict):
-            raise bad_shape(at, "a part", part)
-        kind = part.get("type")
-        value = part.get("value", part.get("text", part.get("content")))
-        if kind == "text":
-            content.append(text(value, f"{at}.text"))
-        elif kind in ("reasoning", "thinking"):
-            reasoning.append(text(value if value is not None else part.get(kind), f"{at}.{kind}"))
-        elif kind == "tool_call":
-            calls.append(tool_call(value, at))
-        else:
-            raise bad_shape(at, "a part of type text, reasoning or tool_call", kind)
-    return ("".join(content) if content else None, "".join(reasoning) if reasoning else None, calls)
+    said = {key: value for key, value in options.items() if value is not None}
+    full = {key: value for key, value in said.items() if value != ""} or said
+    first = next(iter(full), None)
+    if first is not None and any(value != full[first] for value in full.values()):
+        keys = ", ".join(full)
+        raise LineError(DropReason.BAD_SHAPE, f"{at}: {keys} say different things; keep one of them")
+    return first
 
 
-def tool_call(value: Any, where: str) -> dict[str, Any]:
-    """Return one call in OpenAI's form from {"name", "arguments"}, as an object or as JSON text."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            raise bad_shape(where, "a call as JSON", value) from None
-    if not isinstance(value, dict):
-        raise bad_shape(where, "a call with a name", value)
-    function = value.get("function", value)
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise bad_shape(where, "a call with a name", value)
-    if "function" in value:
-        return value
-    return {"type": "function", "function": {"name": function["name"], "arguments": function.get("arguments", {})}}
+def refuse_unknown(record: dict[str, Any], known: frozenset[str], at: str) -> None:
+    """Raise LineError if `record` has a key that may hold part of what is said, and that nothing here reads.
+
+    Such a key holds text, a list or an object that is not empty, and is neither `known` nor HARMLESS.
+    """
+    for key, value in record.items():
+        if key not in known and key not in HARMLESS and value and isinstance(value, str | list | dict):
+            raise LineError(
+                DropReason.BAD_SHAPE,
+                f"{at}: key {_short(key)} is not read, and may hold part of what is said; remove or rename it"
+                " (docs/formats.md lists what is read)",
+            )
 
 
 def _short(value: Any) -> str:
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or very deep nesting
+        return f"a {type(value).__name__} too large to show"
     return shown if len(shown) <= 60 else f"{shown[:57]}..."

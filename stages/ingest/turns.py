@@ -1,0 +1,140 @@
+"""One turn of a record becomes one message: everything it says is kept, and what contradicts itself is refused."""
+
+from typing import Any, Final
+
+from stages.ingest.calls import call_texts, calls_text
+from stages.ingest.line import Line, Path, where
+from stages.ingest.messages import ROLES, Message, agreed, bad_shape, optional_text, refuse_unknown, role, text
+
+MAX_WEIGHT: Final = 1e6
+"""Largest loss weight: beyond any use, and far from where float32 sums lose count."""
+_KNOWN: Final = frozenset(
+    (
+        "role",
+        "from",
+        "content",
+        "value",
+        "reasoning_content",
+        "reasoning",
+        "thinking",
+        "tool_calls",
+        "function_call",
+        "tool_call_id",
+        "name",
+        "weight",
+        "loss_weight",
+        "train",
+    )
+)
+_FIRST: Final = _KNOWN | {"tools"}
+"""Keys of a record's first turn: some data sets keep the tools on it."""
+_CALL: Final = "function_call"
+
+
+def message(turn: Any, path: Path, line: Line) -> Message:
+    """Return the message that `turn` says; raises LineError when there is none, or more than one."""
+    if not isinstance(turn, dict):
+        raise bad_shape(where(path), "an object with role and content", turn)
+    if len(turn) == 2:  # a speaker and a text: nearly every message
+        name, said = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if type(said) is str and type(name) is str and name in ROLES:
+            return Message(ROLES[name], said)
+    at = where(path)
+    speaker, is_call = _speaker(turn, at)
+    refuse_unknown(turn, _FIRST if path[1:] == (0,) and path[0] != "completion" else _KNOWN, at)
+    key = agreed({key: turn.get(key) for key in ("content", "value")}, at) or "content"
+    content, thought, calls = turn.get(key), None, list[str]()
+    if is_call:
+        calls, content = call_texts(content, (*path, key), line), None
+    elif isinstance(content, list):
+        content, thought, calls = _parts(content, (*path, key), line)
+    elif content is not None:  # null is right beside tool calls, and an empty message elsewhere; never the text "None"
+        content = text(content, f"{at}.{key}")
+    thoughts = {
+        name: optional_text(turn, name, f"{at}.") or None for name in ("reasoning_content", "reasoning", "thinking")
+    }
+    thoughts["a reasoning part"] = thought or None
+    called = {
+        "tool_calls": calls_text(turn.get("tool_calls"), (*path, "tool_calls"), line),
+        _CALL: _list(call_texts(turn.get(_CALL), (*path, _CALL), line)),
+        f"the calls in {key}": _list(calls),
+    }
+    reasoning, tool_calls = agreed(thoughts, at), agreed(called, at)
+    return Message(
+        speaker,
+        content,
+        thoughts[reasoning] if reasoning else None,
+        called[tool_calls] if tool_calls else None,
+        optional_text(turn, "tool_call_id", f"{at}."),
+        optional_text(turn, "name", f"{at}."),
+        _weight(turn, at),
+    )
+
+
+def _speaker(turn: dict[str, Any], at: str) -> tuple[str, bool]:
+    """Return (the role, whether the turn itself is a call)."""
+    names = {key: turn[key] for key in ("role", "from") if turn.get(key) is not None}
+    calls = {key for key, name in names.items() if isinstance(name, str) and name.strip().lower() == _CALL}
+    roles = {key: "assistant" if key in calls else role(name, f"{at}.{key}") for key, name in names.items()}
+    key = agreed(roles, at)
+    if key is None:
+        raise bad_shape(f"{at}.role", "the name of a role", None)
+    return roles[key], bool(calls)
+
+
+def _parts(parts: list[Any], path: Path, line: Line) -> tuple[str | None, str | None, list[str]]:
+    """Return (content, reasoning, texts of tool calls) of a content that is a list of typed parts.
+
+    Raises LineError for a part that is not text, reasoning or a tool call (an image, say): leaving it out would change
+    what the message says.
+    """
+    content: list[str] = []
+    reasoning: list[str] = []
+    calls: list[str] = []
+    for i, part in enumerate(parts):
+        at = where((*path, i))
+        if isinstance(part, str):
+            content.append(part)
+            continue
+        if not isinstance(part, dict):
+            raise bad_shape(at, "a part", part)
+        kind = part.get("type")
+        if kind not in ("text", "reasoning", "thinking", "tool_call"):
+            raise bad_shape(at, "a part of type text, reasoning or tool_call", kind)
+        names = ("value", "text", "content", kind)
+        refuse_unknown(part, frozenset(("type", *names)), at)
+        key = agreed({name: part.get(name) for name in names}, at) or kind
+        value = part.get(key)
+        if kind == "tool_call":
+            found = call_texts(value, (*path, i, key), line)
+            if not found:
+                raise bad_shape(at, "a call with a name", value)
+            calls.extend(found)
+        else:
+            (content if kind == "text" else reasoning).append(text(value, f"{at}.{key}"))
+    return "".join(content) if content else None, "".join(reasoning) if reasoning else None, calls
+
+
+def _list(calls: list[str]) -> str | None:
+    return f"[{', '.join(calls)}]" if calls else None
+
+
+def _weight(turn: dict[str, Any], at: str) -> float | None:
+    """Return the loss weight: weight and loss_weight are the same, and train says whether it is above 0."""
+    weights: dict[str, float] = {}
+    for key in ("weight", "loss_weight"):
+        value = turn.get(key)
+        if value is not None:
+            if type(value) not in (int, float) or not 0 <= value <= MAX_WEIGHT:
+                raise bad_shape(f"{at}.{key}", f"a number from 0 to {MAX_WEIGHT:.0f}", value)
+            weights[key] = float(value)
+    stated = agreed(weights, at)
+    train = turn.get("train")
+    if train is None:
+        return weights[stated] if stated else None
+    if type(train) is not bool:
+        raise bad_shape(f"{at}.train", "true or false", train)
+    if stated is None:
+        return float(train)
+    agreed({stated: weights[stated] > 0, "train": train}, at)
+    return weights[stated]
