@@ -17,12 +17,13 @@ from pipeline.execute import Settings, Timing
 from pipeline.graph import GRAPH, NAMES, Stage, phases
 from pipeline.kernel_cache import use_kernel_cache
 from pipeline.keys import closure, stage_key
-from pipeline.lock import locked
 from pipeline.plan import Task, corpus_key, fresh_records, manifest_key
 from pipeline.pool import Workers
+from pipeline.relocate import relocate
 from pipeline.source import Chunk, SourceError
 from pipeline.store import Store
 from schemas.files import write_if_changed
+from schemas.lock import locked
 from schemas.manifest import Manifest, ShardRecord, read_manifests
 from schemas.settings import ConfigError
 
@@ -113,6 +114,8 @@ class _Build:
         self.progress.found(catalog.paths, catalog.ignored, chunks)
         self.built.n_shards = len(chunks)
         write_if_changed(self.store.root / "config.toml", self.config.to_toml())
+        if relocate(self.store, chunks):
+            self._unfinish(GRAPH)
         settings = self._settings(assets.by_name if assets else {})
         grouped = phases(self.stages)
         with Workers(self.store, settings, self.workers) as workers:

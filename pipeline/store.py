@@ -135,10 +135,14 @@ class Store:
             supervised=_sum(halves.kept, "n_supervised"),
             files=tuple(files),
         )
-        path = self._record_path(stage.name, shard)
+        self.remember(stage.name, record)
+        return record
+
+    def remember(self, stage: str, record: ShardRecord) -> None:
+        """Write the record of a shard: from now on it counts."""
+        path = self._record_path(stage, record.shard)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=1))
-        return record
 
     def _remove_strays(self, stage: Stage, shard: int, files: Iterable[FileRecord]) -> None:
         """Remove what an earlier build left of this shard: a dropped file without rows, a split that is no more."""

@@ -178,7 +178,7 @@ def test_without_colour_brackets_mark_what_is_trained(built):
 
 
 def test_a_run_in_use_is_refused_with_its_own_code(built, capsys):
-    from pipeline.lock import locked
+    from schemas.lock import locked
 
     directory, _, config, _ = built
     with locked(directory / ".lock"):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import SECTIONS, load_config
-from schemas.settings import ConfigError
+from schemas.settings import SECTION_NAMES, ConfigError
 from tests.corpus import ROOT
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.toml"))
@@ -52,3 +52,7 @@ def test_a_wrong_config_says_what_and_where(tmp_path: Path, text, said):
         load_config(path)
     assert str(error.value).startswith(str(path))
     assert said in str(error.value)
+
+
+def test_the_names_that_the_trainer_checks_are_the_sections():
+    assert tuple(SECTIONS) == SECTION_NAMES

@@ -120,6 +120,22 @@ def test_fewer_inputs_leave_no_stray_shards(tmp_path, corpus):
     assert shards_of(tmp_path / "run") == left
 
 
+def test_a_file_that_sorts_first_costs_its_own_shards(tmp_path, corpus):
+    path = write_config(tmp_path, f"{corpus.parent}/*.jsonl")
+    n = build(load_config(path)).n_shards
+    write_corpus(corpus.parent / "0.jsonl", 30, seed=5)
+    built = build(load_config(path))
+    assert built.n_shards > n
+    done = rebuilt(built)
+    assert done["ingest"] == done["signatures"] == done["tokenize"] == built.n_shards - n
+    moved = shards_of(tmp_path / "run")
+    build(load_config(path), fresh=True)
+    assert shards_of(tmp_path / "run") == moved
+    assert build(load_config(path)).was_fresh
+    (corpus.parent / "0.jsonl").unlink()
+    assert "ingest" not in rebuilt(build(load_config(path)))  # and back
+
+
 def test_compressed_inputs_build_again_only_when_they_change(tmp_path, corpus):
     import gzip
 
