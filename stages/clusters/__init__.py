@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from schemas.errors import GateError
 from stages.clusters.lists import RowLists, row_lists
 
 CROWD: Final = 16
@@ -46,7 +47,7 @@ def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     and 20 for each bucket; for rows in crowded buckets also up to 768 for the index of rare shingles and 16 for each
     shingle posted there.
 
-    Raises ValueError if `threshold` is too low for the recall asked of so few MinHash values.
+    Raises GateError if `threshold` is too low for the recall asked of so few MinHash values.
     """
     if frame.is_empty():
         return _table(frame, np.empty(0, np.int32), np.empty(0, np.float64))
@@ -77,7 +78,7 @@ def choose_bands(num_perm: int, threshold: float, recall: float) -> tuple[int, i
         n_bands = num_perm // n_values
         if 1 - (1 - threshold**n_values) ** n_bands >= recall:
             return n_bands, n_values
-    raise ValueError(
+    raise GateError(
         f"[clusters] threshold={threshold} cannot be found with recall={recall} from {num_perm} MinHash values; "
         "raise threshold or [signatures] num_perm, or lower recall"
     )
