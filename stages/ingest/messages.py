@@ -135,26 +135,32 @@ def agreed(options: dict[str, Any], at: str) -> str | None:
     Raises LineError when two keys say different things: to prefer one would lose the other.
     """
     said = {key: value for key, value in options.items() if value is not None}
+    if len(said) < 2:
+        return next(iter(said), None)
     full = {key: value for key, value in said.items() if value != ""} or said
-    first = next(iter(full), None)
-    if first is not None and any(value != full[first] for value in full.values()):
+    first = next(iter(full))
+    if any(value != full[first] for value in full.values()):
         keys = ", ".join(full)
         raise LineError(DropReason.BAD_SHAPE, f"{at}: {keys} say different things; keep one of them")
     return first
 
 
 def refuse_unknown(record: dict[str, Any], known: frozenset[str], at: str) -> None:
-    """Raise LineError if `record` has a key that may hold part of what is said, and that nothing here reads.
+    """Raise LineError if `record` has keys that may hold part of what is said, and that nothing here reads.
 
     Such a key holds text, a list or an object that is not empty, and is neither `known` nor HARMLESS.
     """
-    for key, value in record.items():
-        if key not in known and key not in HARMLESS and value and isinstance(value, str | list | dict):
-            raise LineError(
-                DropReason.BAD_SHAPE,
-                f"{at}: key {_short(key)} is not read, and may hold part of what is said; remove or rename it"
-                " (docs/formats.md lists what is read)",
-            )
+    unread = [
+        _short(key)
+        for key in sorted(record.keys() - known - HARMLESS)
+        if record[key] and isinstance(record[key], str | list | dict)
+    ]
+    if unread:
+        raise LineError(
+            DropReason.BAD_SHAPE,
+            f"{at}: {', '.join(unread)} is not read, and may hold part of what is said; remove or rename it"
+            " (docs/formats.md lists what is read)",
+        )
 
 
 def _short(value: Any) -> str:

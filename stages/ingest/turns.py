@@ -26,6 +26,7 @@ _KNOWN: Final = frozenset(
         "train",
     )
 )
+_THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
 _FIRST: Final = _KNOWN | {"tools"}
 """Keys of a record's first turn: some data sets keep the tools on it."""
 _CALL: Final = "function_call"
@@ -50,10 +51,9 @@ def message(turn: Any, path: Path, line: Line) -> Message:
         content, thought, calls = _parts(content, (*path, key), line)
     elif content is not None:  # null is right beside tool calls, and an empty message elsewhere; never the text "None"
         content = text(content, f"{at}.{key}")
-    thoughts = {
-        name: optional_text(turn, name, f"{at}.") or None for name in ("reasoning_content", "reasoning", "thinking")
-    }
-    thoughts["a reasoning part"] = thought or None
+    thoughts = {name: optional_text(turn, name, f"{at}.") or None for name in _THOUGHTS if name in turn}
+    if thought:
+        thoughts["a reasoning part"] = thought
     called = {
         "tool_calls": calls_text(turn.get("tool_calls"), (*path, "tool_calls"), line),
         _CALL: _list(call_texts(turn.get(_CALL), (*path, _CALL), line)),

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -8,8 +9,10 @@ from hypothesis import strategies as st
 
 from schemas.reasons import DropReason
 from stages.ingest import Ingest, ingest_lines
+from stages.ingest.decode import LineError
 from stages.ingest.fast import read_fast
 from stages.ingest.line import Line
+from stages.ingest.messages import HARMLESS
 from stages.ingest.shapes import adapt
 
 QA = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -295,7 +298,7 @@ def test_one_rule_for_system_messages(record, system):
         ({"messages": [{"role": "system", "content": "s", "tools": [FLAT]}, *QA], "tools": [CALL]}, ["tools"]),
         ({"messages": QA, "tools": [CALL], "functions": [{"name": "g"}]}, ["tools", "functions"]),
         (chat(content="a", refusal="No."), ["refusal"]),
-        (chat(content="a", images=["x.png"]), ["images"]),
+        (chat(content="a", images=["x.png"], audio={"id": "1"}), ["audio", "images"]),
         (chat(content="a", tools=[FLAT]), ["tools"]),
         ({"prompt": "p", "completion": [{"role": "assistant", "content": "c", "tools": [FLAT]}]}, ["tools"]),
     ],
@@ -319,6 +322,11 @@ def test_what_contradicts_or_is_not_read_is_quarantined_by_name(record, keys):
 )
 def test_what_says_nothing_or_the_same_does_no_harm(record):
     assert said(ingest(record)) == [("user", "Why?"), ("assistant", "Because.")]
+
+
+def test_the_keys_that_are_left_out_are_documented():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    assert {key for key in HARMLESS if f"`{key}`" not in page} == set()
 
 
 @pytest.mark.parametrize(
@@ -575,6 +583,34 @@ def test_the_fast_lane_never_disagrees_with_the_strict_one(pairs, gap, escape):
     fast = read_fast(raw)
     if fast is not None:
         assert adapt(Line(raw, 64), "auto") == fast
+
+
+plain_turn = st.fixed_dictionaries(
+    {
+        "role": st.sampled_from(["assistant", "gpt", "user", "system"]),
+        "content": text | text | text | st.just('"role" :'),
+    }
+)
+plain_line = st.tuples(
+    st.tuples(st.sampled_from(["messages", "conversations"]), st.lists(plain_turn, min_size=1, max_size=3)),
+    st.tuples(st.sampled_from(["id", "source", "system", "weight"]), st.none() | st.just(1) | text),
+)
+
+
+@given(plain_line, st.sampled_from(["", "", "", "  "]), st.booleans(), st.sampled_from([True, True, False]))
+def test_whichever_lane_reads_an_ordinary_line_it_says_the_same(pairs, gap, escape, bare):
+    raw = spelled(pairs[:1] if bare else pairs, gap, escape)
+    fast = read_fast(raw)
+    row = ingest(raw)
+    if row["drop_reason"] is not None:
+        assert fast is None
+        with pytest.raises(LineError, match=row["drop_reason"]):
+            adapt(Line(raw, 64), "auto")
+        return
+    strict = adapt(Line(raw, 64), "auto")
+    assert fast in (None, strict)
+    assert said(row) == [(message.role, message.content) for message in strict.messages]
+    assert (row["tools"], tuple(row["tags"])) == (strict.tools, strict.tags)
 
 
 def test_the_fast_lane_takes_ordinary_lines():
