@@ -31,7 +31,7 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
         patch.chdir(ROOT)  # ids hold the path as given
         chunks = [
             chunk
-            for path in expand(["data/sample/*"])
+            for path in expand(["data/sample/*"])[0]
             for chunk in scan(path, Source(), tmp_path_factory.mktemp("spool"))
         ]
         ingested = pl.concat([ingest_lines(read_chunk(chunk, Source()), Ingest()) for chunk in chunks])
