@@ -3,8 +3,8 @@
     python bench/pipeline.py --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--workers 2]
 
 Each round builds from nothing in a temporary directory, in processes of its own, as a user does. Start-up is measured by a
-build of one conversation and reported apart. Memory is the peak over time of the summed RSS of all processes (pages that
-several of them map are counted for each).
+build of one conversation and reported apart. Memory is the peak over time, summed over all processes: RSS, which counts a
+page of a shared library once for each process that maps it, and PSS, which counts it once.
 """
 
 import argparse
@@ -50,35 +50,36 @@ def main() -> None:
         report(Path(directory) / "run", size, startup, rounds, peers, options)
 
 
-def build(directory: str, given: str, options: argparse.Namespace) -> tuple[float, int]:
-    """Build from nothing; return (seconds, peak bytes of memory)."""
+def build(directory: str, given: str, options: argparse.Namespace) -> tuple[float, list[int]]:
+    """Build from nothing; return (seconds, peak bytes of RSS and PSS)."""
     run = Path(directory) / "run"
     shutil.rmtree(run, ignore_errors=True)
     command = [sys.executable, "-m", "pipeline.cli", "data", "configs/sft.toml", "--input", given, "--run", str(run)]
     command += ["--workers", str(options.workers), "--set", f"tokenize.tokenizer={options.tokenizer}"]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    peak = [0]
+    peak = [0, 0]
     watcher = threading.Thread(target=watch, args=(process.pid, peak))
     watcher.start()
     assert process.wait() == 0
     seconds = time.perf_counter() - start
     watcher.join()
-    return seconds, peak[0]
+    return seconds, peak
 
 
 def watch(pid: int, peak: list[int]) -> None:
     try:
         parent = psutil.Process(pid)
         while parent.is_running() and parent.status() != psutil.STATUS_ZOMBIE:
-            total = 0
+            total = [0, 0]
             for process in [parent, *parent.children(recursive=True)]:
                 try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
+                    memory = process.memory_full_info()
+                except psutil.Error:
                     continue
-            peak[0] = max(peak[0], total)
-            time.sleep(0.02)
+                total = [total[0] + memory.rss, total[1] + memory.pss]
+            peak[:] = [max(old, new) for old, new in zip(peak, total, strict=True)]
+            time.sleep(0.1)
     except psutil.NoSuchProcess:
         return
 
@@ -103,7 +104,7 @@ def report(
     run: Path,
     size: int,
     startup: list[float],
-    rounds: list[tuple[float, int]],
+    rounds: list[tuple[float, list[int]]],
     peers: list[float],
     options: argparse.Namespace,
 ) -> None:
@@ -123,7 +124,8 @@ def report(
     print(f"whole build, {options.workers} workers: {seconds:.2f} s = {size / seconds / 1e6:.1f} MB/s", end=" ")
     print(f"(start-up alone {start:.2f} s; without it {size / max(seconds - start, 1e-9) / 1e6:.1f} MB/s)")
     print(f"all rounds: {', '.join(f'{s:.2f} s' for s, _ in rounds)}")
-    print(f"peak memory, all processes: {max(peak for _, peak in rounds) / 1e6:,.0f} MB")
+    rss, pss = (max(peak[kind] for _, peak in rounds) / 1e6 for kind in (0, 1))
+    print(f"peak memory, all processes: RSS {rss:,.0f} MB, PSS {pss:,.0f} MB")
     print(f"packs: {packs:,}, {tokens:,} tokens, fill {tokens / packs / 2048:.2%}")
     if peers:
         peer = statistics.median(peers)

@@ -159,11 +159,17 @@ def _get_ready(names: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def _worker_environment(n_workers: int) -> Iterator[None]:
-    """Give each worker its share of the cores: libraries that start threads read these when they load."""
+    """Give each worker its share of cores and memory: libraries and the allocator read these when they load."""
     threads = str(max(1, (os.cpu_count() or 1) // n_workers))
     names = ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "ARROW_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in (*names, "TOKENIZERS_PARALLELISM")}
-    os.environ.update(dict.fromkeys(names, threads) | {"TOKENIZERS_PARALLELISM": "false"})
+    wanted = dict.fromkeys(names, threads) | {
+        "TOKENIZERS_PARALLELISM": "false",
+        # Buffers of a shard go back to the system when it is done, instead of to a pool for each thread that ever ran.
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "MALLOC_ARENA_MAX": "2",
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
