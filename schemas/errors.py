@@ -6,7 +6,8 @@ UserError
 ├── GateError                          the data would break a promise                    exit 3
 │   └── DamagedShardError (pipeline.store)   a file is not what its record says          exit 3
 ├── WorkerDiedError (pipeline.pool)    a worker process ended without a word             exit 4
-└── LockedError   (pipeline.lock)      another process writes the run                    exit 75
+├── LockedError   (schemas.lock)       another process writes the run                    exit 75
+└── TrainError    (trainer.errors)     see there                                         exit 2 to 4
 """
 
 

@@ -5,7 +5,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -13,6 +13,22 @@ from schemas.errors import UserError
 
 T = TypeVar("T")
 Document = dict[str, Any]
+
+SECTION_NAMES: Final = (
+    "source",
+    "ingest",
+    "length",
+    "signatures",
+    "clusters",
+    "dedup",
+    "render",
+    "tokenize",
+    "mask",
+    "pack",
+    "model",
+    "train",
+)
+"""Every section of a config, in order; pipeline.config says what is in them."""
 
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at (?P<of>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 

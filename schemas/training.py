@@ -1,6 +1,7 @@
 """The two sections that the trainer reads: [model], what is trained, and [train], how."""
 
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -8,7 +9,45 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
-PositiveFloat = Annotated[float, Meta(gt=0.0)]
+
+Unit = Annotated[float, Meta(gt=0.0, le=1.0)]
+RopeBase = Annotated[float, Meta(gt=0.0, le=1e12)]
+Stretch = Annotated[float, Meta(gt=0.0, le=1e6)]
+
+
+class RopeScaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the frequencies of rotary positions are stretched, under Hugging Face's names."""
+
+    rope_type: Literal["linear", "llama3"]
+    """linear divides every frequency by factor (Chen et al. 2023); llama3 only the low ones."""
+    factor: Stretch
+    """How many times longer than the original the context becomes."""
+    low_freq_factor: Stretch | None = None
+    """llama3: wavelengths above original / this are stretched in full."""
+    high_freq_factor: Stretch | None = None
+    """llama3: wavelengths below original / this are left alone."""
+    original_max_position_embeddings: Positive | None = None
+    """llama3: the context length before the stretch."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no frequencies follow from."""
+        refuse_not_finite(self)
+        needed = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        if self.rope_type != "llama3":
+            return
+        if absent := [name for name in needed if getattr(self, name) is None]:
+            raise ValueError(f"rope_type 'llama3' needs {', '.join(absent)}")
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if low is not None and high is not None and low >= high:
+            raise ValueError(f"low_freq_factor {low} must be below high_freq_factor {high}")
+
+
+def refuse_not_finite(values: msgspec.Struct, *, allow_infinite: tuple[str, ...] = ()) -> None:
+    """Raise ValueError for a float that is no number, which no bound catches, or infinite."""
+    for name in values.__struct_fields__:
+        value = getattr(values, name)
+        if isinstance(value, float) and not math.isfinite(value) and not (name in allow_infinite and value > 0):
+            raise ValueError(f"{name} = {value}: expected a finite number")
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,21 +69,22 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Key and value heads, a divisor of num_attention_heads; by default the same number."""
     head_dim: Annotated[int, Meta(ge=2, le=1024, multiple_of=2)] | None = None
     """Width of a head; by default hidden_size / num_attention_heads."""
-    rope_theta: PositiveFloat = 10_000.0
+    rope_theta: RopeBase = 10_000.0
     """Base of the rotary position frequencies."""
-    rope_scaling: dict[str, Any] | None = None
+    rope_scaling: RopeScaling | None = None
     """How frequencies are stretched, as in a Hugging Face config: {rope_type = "linear" | "llama3", factor = ...}."""
     max_position_embeddings: Positive = 4096
     """Longest conversation the model is made for, in tokens."""
-    rms_norm_eps: PositiveFloat = 1e-6
+    rms_norm_eps: Unit = 1e-6
     """Added to the mean square before its root is taken."""
     tie_word_embeddings: bool = True
     """Whether the output head is the embedding table."""
-    initializer_range: PositiveFloat = 0.02
+    initializer_range: Unit = 0.02
     """Standard deviation of a new model's weights."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other."""
+        refuse_not_finite(self)
         if self.path is not None:
             default = Model()
             clash = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(default, name)]
@@ -82,7 +122,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Packs per step, over all ranks and micro-batches."""
     micro_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1
     """Packs per forward pass on one rank; changes memory and speed, never the result."""
-    lr: PositiveFloat = 2e-5
+    lr: Annotated[float, Meta(gt=0.0, le=1e9)] = 2e-5
     """Highest learning rate."""
     min_lr_ratio: Fraction = 0.1
     """Share of lr that is left at the end of the schedule."""
@@ -92,15 +132,15 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Steps over which the learning rate rises from 0; 0 when neither warmup_steps nor warmup_ratio is set."""
     warmup_ratio: Fraction | None = None
     """The same as a share of all steps; instead of warmup_steps."""
-    weight_decay: Annotated[float, Meta(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1e3)] = 0.0
     """Decoupled decay of the matrices; norms and biases have none."""
     beta1: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.9
     """Decay of AdamW's mean of gradients."""
     beta2: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.95
     """Decay of AdamW's mean of squared gradients."""
-    eps: PositiveFloat = 1e-8
+    eps: Unit = 1e-8
     """Added to the root of AdamW's mean of squared gradients."""
-    clip: PositiveFloat = 1.0
+    clip: Annotated[float, Meta(gt=0.0)] = 1.0
     """Largest norm of the gradient of a step; a longer one is scaled down. Write inf for no clipping."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; weights stay float32. auto: bfloat16 where the hardware multiplies it natively."""
@@ -121,10 +161,11 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     export_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the exported weights."""
     export_unless_stopping: bool = False
-    """Export even a model whose answers never end on a stop token."""
+    """Export even a model whose answers do not end on a stop token."""
 
     def __post_init__(self) -> None:
-        """Refuse two answers to one question."""
+        """Refuse two answers to one question, and what is no number."""
+        refuse_not_finite(self, allow_infinite=("clip",))
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs = {self.epochs} and steps = {self.steps} are both set; drop one")
         if self.warmup_steps is not None and self.warmup_ratio is not None:

@@ -1,11 +1,11 @@
 """Checkpoints: one directory per step, visible only when complete, believed only when its hashes are right.
 
-step-00000012/{model.safetensors, optimizer.safetensors, state.json}, and LATEST, which names the newest. No pickle.
+step-00000012/{model.safetensors, optimizer.safetensors, state.json}. No pickle. The newest whole one counts; those
+found broken are moved aside, so that they are neither tried again nor counted among those to keep.
 """
 
 import hashlib
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,15 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas.files import write_whole
-from trainer.errors import ModelError, PlanMismatch
-from trainer.files import replacing_directory, sweep
+from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch
+from trainer.files import remove_directory, replacing_directory, sweep
 from trainer.model import Decoder
 from trainer.stream import Cursor
 from trainer.weights import from_hugging_face, read_safetensors, to_hugging_face
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
-_NAME: Final = re.compile(r"step-(\d{8})")
+REJECTED: Final = "rejected-"
+"""Prefix of a checkpoint that was found torn or corrupt."""
+_NAME: Final = re.compile(r"step-(\d{8,})")
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Validation loss before the first step."""
     files: dict[str, str] = {}
     """sha256 of the files beside this one."""
+    sizes: dict[str, int] = {}
+    """Bytes of those files."""
 
 
 class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,36 +60,63 @@ class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write a checkpoint, name it in LATEST, remove all but the newest `keep`; return its path."""
-    path = directory / f"step-{state.n_steps:08d}"
+    """Write a checkpoint, then remove all but it and the `keep` - 1 before it; return its path.
+
+    Torn checkpoints are not counted: one that is counted could be all that is left.
+    """
+    path = at_step(directory, state.n_steps)
     with replacing_directory(path) as temporary:
         save_file(_weights(model), temporary / "model.safetensors", metadata={"format": "pt"})
         save_file(_moments(model, optimizer), temporary / "optimizer.safetensors", metadata={"format": "pt"})
-        hashes = {file.name: _sha256(file) for file in sorted(temporary.iterdir())}
-        body = msgspec.json.encode(msgspec.structs.replace(state, files=hashes))
+        files = sorted(temporary.iterdir())
+        hashes, sizes = {file.name: _sha256(file) for file in files}, {file.name: file.stat().st_size for file in files}
+        body = msgspec.json.encode(msgspec.structs.replace(state, files=hashes, sizes=sizes))
         sealed = _Sealed(sha256=hashlib.sha256(body).hexdigest(), state=msgspec.Raw(body))
         (temporary / "state.json").write_bytes(msgspec.json.encode(sealed))
-    write_whole(directory / "LATEST", f"{path.name}\n".encode())
-    for old in _newest_first(directory)[keep:]:
-        shutil.rmtree(old)
+    whole = [old for old in _newest_first(directory) if old != path and not _is_torn(old)]
+    for old in whole[keep - 1 :]:
+        remove_directory(old)
     return path
 
 
 def find(directory: Path, say: Callable[[str], None]) -> Path | None:
-    """Return the newest checkpoint that is whole, LATEST's first; tell `say` of every one that is not."""
+    """Return the newest checkpoint that is whole, or None where there has never been one.
+
+    Every newer one, which is then broken, is told to `say` and moved aside. Raises CheckpointsUnusable, and moves
+    nothing, when there are checkpoints and none is whole.
+    """
+    if directory.is_dir():
+        sweep(directory)
+    found, problems = newest_whole(directory)
+    if found is None and problems:
+        raise CheckpointsUnusable(
+            f"{directory}: no checkpoint is whole, and starting over would lose what was trained:\n"
+            + "\n".join(f"  {path}: {problem}" for path, problem in problems.items())
+            + "\nRestore one from a backup, or start over with --fresh."
+        )
+    for path, problem in problems.items():
+        aside = path.with_name(f"{REJECTED}{path.name}")
+        if aside.exists():
+            remove_directory(aside)
+        path.rename(aside)
+        say(f"{path}: {problem}; kept as {aside.name}; trying the checkpoint before it")
+    return found
+
+
+def newest_whole(directory: Path) -> tuple[Path | None, dict[Path, str]]:
+    """Return the newest whole checkpoint and what is wrong with those that are newer; nothing is changed."""
+    problems: dict[Path, str] = {}
     if not directory.is_dir():
-        return None
-    sweep(directory)
-    candidates = _newest_first(directory)
-    latest = directory / "LATEST"
-    named = directory / latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else None
-    candidates.sort(key=lambda path: path != named)
-    for path in candidates:
+        return None, problems
+    for path in _newest_first(directory):
         problem = _problem(path)
         if problem is None:
-            return path
-        say(f"{path}: {problem}; trying the checkpoint before it")
-    return None
+            return path, problems
+        problems[path] = problem
+    if not problems:
+        rejected = sorted(directory.glob(f"{REJECTED}*"))
+        problems = dict.fromkeys(rejected, "moved aside by an earlier start, because it was not whole")
+    return None, problems
 
 
 def at_step(directory: Path, n_steps: int) -> Path:
@@ -173,7 +203,16 @@ def _moments(model: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Tens
 
 def _newest_first(directory: Path) -> list[Path]:
     found = [path for path in directory.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(found, key=lambda path: path.name, reverse=True)
+    return sorted(found, key=step_of, reverse=True)
+
+
+def _is_torn(path: Path) -> bool:
+    """Tell, without reading all of it, whether a checkpoint cannot be whole."""
+    try:
+        sizes = read_state(path).sizes
+        return any((path / name).stat().st_size != size for name, size in sizes.items())
+    except (ModelError, OSError):
+        return True
 
 
 def _problem(path: Path) -> str | None:

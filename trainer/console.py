@@ -16,6 +16,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def duration(seconds: float) -> str:
+    """Return a length of time as a person says it: 45s, 3m12s, 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
 class Reporter:
     """Speaks for rank 0; every other rank's is silent."""
 
@@ -25,6 +35,7 @@ class Reporter:
         self._progress: Progress | None = None
         self._last_line = 0.0
         self._val_loss: float | None = None
+        self._began, self._done = 0.0, 0
 
     def say(self, text: str) -> None:
         """Print lines, above the live one if there is one."""
@@ -32,6 +43,7 @@ class Reporter:
 
     def start(self, *, done: int, total: int) -> None:
         """Open the live line at `done` of `total` steps."""
+        self._began, self._done = time.monotonic(), done
         if self._is_silent or not self._console.is_terminal:
             return
         self._progress = Progress(
@@ -62,7 +74,12 @@ class Reporter:
         now = time.monotonic()
         if must or now - self._last_line >= QUIET_SECONDS:
             self._last_line = now
-            self.say(f"step {step}/{total}  {text}")
+            self.say(f"step {step}/{total}  {text}{self._remaining(step, total, now)}")
+
+    def _remaining(self, step: int, total: int, now: float) -> str:
+        if step <= self._done or step >= total:
+            return ""
+        return f"  ETA {duration((total - step) * (now - self._began) / (step - self._done))}"
 
     def stop(self) -> None:
         """Close the live line."""

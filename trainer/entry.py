@@ -2,15 +2,20 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from schemas.errors import UserError
 from schemas.settings import ConfigError
-from trainer.errors import Elsewhere, TrainError
+from trainer.errors import Diverged, Elsewhere, StorageError
 from trainer.job import Job, read_job
 from trainer.signals import Stop, catching
 
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C, as of any command: so `make train && deploy` does not go on with half a model."""
 EXAMPLES = """\
 examples:
   python -m trainer                                    the quick start, on this machine's CPU or GPU
@@ -18,9 +23,10 @@ examples:
   python -m trainer configs/sft.toml --set train.lr=1e-4 --set train.steps=500
   torchrun --nproc-per-node 2 -m trainer configs/sft.toml
 
-Stopped runs continue by themselves: give the same command again. Ctrl-C stops at the end of the current step
-and prints that command. Results: RUN/train/{metrics.jsonl, samples.jsonl, checkpoints/, export/}.
-exit codes: 0 done, or stopped on request; 2 the command or config must change; 3 the data is missing or unusable
+Stopped runs continue by themselves: give the same command again. Ctrl-C and SIGTERM stop at the end of the current
+step, save, and print that command. Results: RUN/train/{metrics.jsonl, samples.jsonl, checkpoints/, export/}.
+exit codes: 0 done, or stopped by SIGTERM; 130 stopped by Ctrl-C; 2 the command or config must change; 3 data or
+checkpoints are missing or unusable; 4 disk; 75 the run is in use. (torchrun has exit codes of its own.)
 """
 
 
@@ -32,22 +38,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = read_job(options.config, run=options.run, overrides=options.overrides, world_size=world_size)
         with catching(may_insist=world_size == 1) as stop:
-            return _run(job, stop, fresh=options.fresh, dry_run=options.dry_run)
-    except ConfigError as error:
-        if is_first:
-            _complain(str(error))
-        return 2
+            is_done = _run(job, stop, fresh=options.fresh, dry_run=options.dry_run)
+        # torchrun takes anything but 0 for a crash, which it reports at length
+        return INTERRUPTED if stop.signal == signal.SIGINT and not is_done and world_size == 1 else 0
     except Elsewhere as error:
         return error.exit_code
-    except TrainError as error:
+    except (ConfigError, Diverged) as error:  # every rank has these
+        if is_first:
+            _complain(str(error))
+        return error.exit_code
+    except UserError as error:
         _complain(str(error))
         return error.exit_code
+    except OSError as error:
+        _complain(str(error))
+        return StorageError.exit_code
     except KeyboardInterrupt:
         _complain("interrupted; the newest checkpoint is kept, give the same command to continue")
-        return 130
+        return INTERRUPTED
 
 
-def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> int:
+def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> bool:
+    """Do what was asked and return whether nothing is left to do."""
     from trainer.console import Reporter
     from trainer.loop import fit
     from trainer.world import joined
@@ -58,9 +70,8 @@ def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> int:
             from trainer.preview import preview
 
             reporter.say(preview(job, world))
-        else:
-            fit(job, world, reporter, stop, fresh=fresh)
-    return 0
+            return True
+        return fit(job, world, reporter, stop, fresh=fresh)
 
 
 def _complain(text: str) -> None:

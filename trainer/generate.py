@@ -1,14 +1,12 @@
 """Answers to held-out prompts: what a person looks at before and after training."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
 
-from trainer.errors import DataError
 from trainer.model import Cache, Decoder
 from trainer.packs import Packs
 from trainer.stream import order
@@ -99,29 +97,3 @@ def generate(
             return Answer(ids=tuple(answer), is_stopped=True)
         new = [chosen]
     return Answer(ids=tuple(answer), is_stopped=False)
-
-
-class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What the trainer reads of generation_config.json."""
-
-    eos_token_id: int | list[int]
-    bos_token_id: int | None = None
-    pad_token_id: int | None = None
-
-    def stop_ids(self) -> frozenset[int]:
-        """Return every id on which an answer ends."""
-        return frozenset([self.eos_token_id] if isinstance(self.eos_token_id, int) else self.eos_token_id)
-
-
-def read_generation_config(run: Path) -> GenerationConfig:
-    """Return RUN/tokenizer/generation_config.json. Raises DataError when it is absent or names no stop token."""
-    path = run / "tokenizer" / "generation_config.json"
-    try:
-        config = msgspec.json.decode(path.read_bytes(), type=GenerationConfig)
-    except FileNotFoundError:
-        raise DataError(f"{path}: not found; run `make data`, which writes it beside the tokenizer") from None
-    except msgspec.DecodeError as error:
-        raise DataError(f"{path}: {error}; rebuild it with `make data`") from None
-    if not config.stop_ids():
-        raise DataError(f"{path}: eos_token_id is empty, so no answer could ever end; rebuild it with `make data`")
-    return config

@@ -6,8 +6,8 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from schemas.manifest import FileRecord
-from trainer.errors import DataError, Elsewhere
-from trainer.generate import GenerationConfig, read_generation_config
+from trainer.assets import GenerationConfig, decode_generation_config, decode_tokenizer, read_assets
+from trainer.errors import DataError
 from trainer.packs import Packs, read_manifest, split_files, verify
 from trainer.world import World
 
@@ -16,44 +16,43 @@ from trainer.world import World
 class Inputs:
     """What a finished data run gives to the trainer."""
 
-    files: list[FileRecord]
-    """Of the training split."""
+    files: dict[str, list[FileRecord]]
+    """By split."""
     packs: Packs
     validation: Packs
     tokenizer: Tokenizer
     generation: GenerationConfig
+    assets: dict[str, bytes]
+    """The verified files of RUN/tokenizer, by name."""
 
 
 def open_inputs(run: Path, world: World) -> Inputs:
-    """Verify every shard, the ranks of a machine sharing the work, then map them. Raises DataError."""
-    manifest = read_manifest(run)
+    """Verify every file, the ranks of a machine sharing the shards, then map them. Raises DataError."""
+    manifest = world.together(lambda: read_manifest(run))
     stage = run / "pack"
-    training, validation = split_files(manifest, "train"), split_files(manifest, "validation")
-    own = [*training, *validation][world.local_rank :: world.local_size]
-    problems = [problem for file in own if (problem := verify(stage, file))]
-    if world.max(float(len(problems)))[0]:
-        # every rank stops, or those with good shards would wait for this one
-        raise DataError("\n".join(problems)) if problems else Elsewhere("another rank found a damaged shard")
-    packs = Packs(stage, training)
+    files = world.together(lambda: {split: split_files(manifest, split) for split in ("train", "validation")})
+    own = [*files["train"], *files["validation"]][world.local_rank :: world.local_size]
+    world.together(lambda: _verify_all(stage, own))
+    return world.together(lambda: _open(run, files, read_assets(run, manifest)))
+
+
+def _verify_all(stage: Path, files: list[FileRecord]) -> None:
+    if problems := [problem for file in files if (problem := verify(stage, file))]:
+        raise DataError("\n".join(problems))
+
+
+def _open(run: Path, files: dict[str, list[FileRecord]], assets: dict[str, bytes]) -> Inputs:
+    packs = Packs(run / "pack", files["train"])
     if not len(packs):
-        raise DataError(f"{stage}: no training packs; see `chatloom funnel {run}` for where the conversations went")
+        raise DataError(
+            f"{run / 'pack'}: no training packs; see `chatloom funnel {run}` for where the conversations went"
+        )
+    home = run / "tokenizer"
     return Inputs(
-        files=training,
+        files=files,
         packs=packs,
-        validation=Packs(stage, validation),
-        tokenizer=read_tokenizer(run),
-        generation=read_generation_config(run),
+        validation=Packs(run / "pack", files["validation"]),
+        tokenizer=decode_tokenizer(assets["tokenizer.json"], where=home / "tokenizer.json"),
+        generation=decode_generation_config(assets["generation_config.json"], where=home / "generation_config.json"),
+        assets=assets,
     )
-
-
-def read_tokenizer(run: Path) -> Tokenizer:
-    """Return the tokenizer of the data. Raises DataError when it is absent."""
-    path = run / "tokenizer" / "tokenizer.json"
-    if not path.is_file():
-        raise DataError(f"{path}: not found; run `make data`, which writes it beside the packs")
-    return Tokenizer.from_file(str(path))
-
-
-def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """Return one more than the largest token id; ids may have holes."""
-    return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1

@@ -1,14 +1,18 @@
 """What a person asked for: the config file and its overrides, decoded strictly. Imports no torch."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from schemas.settings import ConfigError, apply_overrides, decode_section, read_toml
+from schemas.settings import SECTION_NAMES, ConfigError, apply_overrides, check_names, decode_section, read_toml
 from schemas.training import Model, Train
+
+SHUTDOWN: Final = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""Seconds that torchrun waits for ranks it has asked to end; a torchrun that is too old to know it does not mind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +35,27 @@ class Job:
 def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_size: int) -> Job:
     """Return the job that `config` describes after `overrides`; `run` replaces the config's own run directory.
 
-    Raises ConfigError for anything unknown, mistyped or contradictory. Other rooms' sections are not looked at.
+    Raises ConfigError for anything unknown, mistyped or contradictory, and for a model inside RUN/train. Of other rooms'
+    sections only the names are looked at.
     """
     where = str(config)
     document = apply_overrides(read_toml(config), overrides)
-    directory = run or Path(_top(document, "run", str, where=where))
+    check_names(document, ["run", "seed", *SECTION_NAMES], where=where)
+    directory = run or Path(_top(document, "run", str, where=where, default=f"runs/{config.stem}"))
     seed = _top(document, "seed", int, where=where, default=0)
     if not 0 <= seed < 2**63:
         raise ConfigError(f"{where}: seed = {seed}: expected 0 to 2^63 - 1")
+    model = decode_section(document, "model", Model, where=where)
+    home = (directory / "train").resolve()
+    if model.path is not None and Path(model.path).resolve().is_relative_to(home):
+        raise ConfigError(
+            f"{where}: [model] path = {model.path!r} is inside {directory / 'train'}, which this very run writes and "
+            "--fresh removes; copy the model elsewhere, or train in another run (--run)"
+        )
     return Job(
         run=directory,
         seed=seed,
-        model=decode_section(document, "model", Model, where=where),
+        model=model,
         train=decode_section(document, "train", Train, where=where),
         resume=_command(config, run, overrides, world_size),
     )
@@ -58,8 +71,13 @@ def _top(document: dict[str, Any], key: str, kind: type, *, where: str, default:
 
 
 def _command(config: Path, run: Path | None, overrides: Sequence[str], world_size: int) -> str:
-    start = ["torchrun", "--nproc-per-node", str(world_size)] if world_size > 1 else [Path(sys.executable).name]
-    words = [*start, "-m", "trainer", str(config)]
+    if typed := os.environ.get("CHATLOOM_RESUME"):  # by `chatloom train`, which knows what the person typed
+        return typed
+    words = [sys.executable]
+    if world_size > 1:
+        # ranks finish their step and save before they end; torchrun would kill them after 30 s
+        words = ["env", f"{SHUTDOWN}=600", *words, "-m", "torch.distributed.run", "--nproc-per-node", str(world_size)]
+    words += ["-m", "trainer", str(config)]
     if run is not None:
         words += ["--run-dir", str(run)]
     for override in overrides:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer.architecture import Architecture
-from trainer.attention import attend, attend_cached
+from trainer.attention import Documents, attend, attend_cached
 from trainer.loss import cross_entropy
 from trainer.rope import inverse_frequencies, rotate, rotation
 
@@ -89,7 +89,7 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(a.head_dim, a.rms_norm_eps) if a.qk_norm else None
         self.k_norm = RMSNorm(a.head_dim, a.rms_norm_eps) if a.qk_norm else None
 
-    def forward(self, x_TC: Tensor, turn: tuple[Tensor, Tensor], lengths: Sequence[int], cache: Cache | None) -> Tensor:
+    def forward(self, x_TC: Tensor, turn: tuple[Tensor, Tensor], documents: Documents, cache: Cache | None) -> Tensor:
         """Return what each token gathers from its document, [T, C]."""
         qkv = self.qkv_proj(x_TC).view(-1, self.n_q + 2 * self.n_kv, self.head_dim)
         if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
@@ -98,11 +98,12 @@ class Attention(nn.Module):
         qk, v = torch.split(qkv, [self.n_q + self.n_kv, self.n_kv], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = torch.split(qk, [self.n_q, self.n_kv], dim=1)
-            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1)
+            # autocast takes norms in float32; attention wants q, k and v of one type
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=1).to(v.dtype)
         turned = rotate(qk, *(angle.to(qk.dtype) for angle in turn))
         q, k = torch.split(turned, [self.n_q, self.n_kv], dim=1)
         if cache is None:
-            out = attend(q, k, v, lengths, window=self.window)
+            out = attend(q, k, v, documents, window=self.window)
         else:
             out = attend_cached(q, *cache.extend(self.layer, k, v), window=self.window)
         mixed: Tensor = self.o_proj(out.reshape(len(x_TC), -1))
@@ -134,9 +135,9 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(a.hidden_size, a.rms_norm_eps)
         self.mlp = FeedForward(a)
 
-    def forward(self, x_TC: Tensor, turn: tuple[Tensor, Tensor], lengths: Sequence[int], cache: Cache | None) -> Tensor:
+    def forward(self, x_TC: Tensor, turn: tuple[Tensor, Tensor], documents: Documents, cache: Cache | None) -> Tensor:
         """Return the residual stream after this block, [T, C]."""
-        x_TC = x_TC + self.self_attn(self.input_layernorm(x_TC), turn, lengths, cache)
+        x_TC = x_TC + self.self_attn(self.input_layernorm(x_TC), turn, documents, cache)
         out: Tensor = x_TC + self.mlp(self.post_attention_layernorm(x_TC))
         return out
 
@@ -167,8 +168,10 @@ class Decoder(nn.Module):
         if self.frequencies.device != x_TC.device:
             self.frequencies = self.frequencies.to(x_TC.device)
         turn = rotation(self.frequencies, positions_T, x_TC.dtype)
+        # reading on from a cache needs no borders
+        documents = Documents.of(lengths, torch.device("cpu") if cache is not None else x_TC.device)
         for block in self.layers:
-            x_TC = block(x_TC, turn, lengths, cache)
+            x_TC = block(x_TC, turn, documents, cache)
         out: Tensor = self.norm(x_TC)
         return out
 

@@ -70,10 +70,10 @@ class Packs:
         self._loss_weights = self._table["loss_weights"]
         self.n_supervised: Integers = self._table["n_supervised"].to_numpy().astype(np.int64)
         self.weights: npt.NDArray[np.float64] = self._table["weight_sum"].to_numpy()
-        lengths = [self._lengths[i].astype(np.int64) for i in range(len(self))]
-        self.n_tokens: Integers = np.array([row.sum() for row in lengths], dtype=np.int64)
-        self.sum_squares: Integers = np.array([(row * row).sum() for row in lengths], dtype=np.int64)
-        self.longest = int(max((row.max(initial=0) for row in lengths), default=0))
+        lengths, starts = self._lengths.flat()
+        self.n_tokens: Integers = _sums(lengths, starts)
+        self.sum_squares: Integers = _sums(lengths * lengths, starts)
+        self.longest = int(lengths.max(initial=0))
 
     def __len__(self) -> int:
         return int(self._table.num_rows)
@@ -153,12 +153,28 @@ class _Lists:
         sizes = [len(offsets) - 1 for offsets, _ in self._chunks]
         self._starts = np.cumsum([0, *sizes])
 
+    def flat(self) -> tuple[Integers, Integers]:
+        """Return all values, end to end, and where each row starts among them, then where the last one ends."""
+        parts = [values[offsets[0] : offsets[-1]] for offsets, values in self._chunks]
+        counts = [np.diff(offsets) for offsets, _ in self._chunks]
+        none = np.zeros(0, dtype=np.int64)
+        starts = np.cumsum(np.concatenate([[0], *counts])).astype(np.int64)
+        return np.concatenate([none, *parts]).astype(np.int64), starts
+
     def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
         chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
         offsets, values = self._chunks[chunk]
         at = row - int(self._starts[chunk])
         part: npt.NDArray[np.int32] = values[offsets[at] : offsets[at + 1]]
         return part
+
+
+def _sums(values: Integers, starts: Integers) -> Integers:
+    """Return the sum of each row; `starts` has one more entry than there are rows."""
+    # a zero at the end gives a row that starts there something to point at; reduceat gives an empty row its first value
+    sums = np.add.reduceat(np.append(values, 0), starts[:-1]) if len(starts) > 1 else np.zeros(0, dtype=np.int64)
+    sums[np.diff(starts) == 0] = 0
+    return sums
 
 
 def _open(path: Path, file: FileRecord) -> pa.Table:

@@ -1,32 +1,22 @@
 """How many steps there are, and what identifies the sequence of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
 from schemas.manifest import FileRecord
+from schemas.settings import ConfigError
 from schemas.training import Train
+from trainer.architecture import Architecture
 from trainer.job import Job
+from trainer.optim import warmup_steps
 from trainer.stream import steps_per_epoch
 
-DECISIVE: Final = (
-    "batch",
-    "lr",
-    "min_lr_ratio",
-    "schedule",
-    "warmup_steps",
-    "warmup_ratio",
-    "weight_decay",
-    "beta1",
-    "beta2",
-    "eps",
-    "clip",
-    "dtype",
-)
-"""Keys of [train] that change the weights; the others change only memory, speed or what is shown."""
+DECISIVE: Final = ("batch", "lr", "schedule", "weight_decay", "beta1", "beta2", "eps", "clip")
+"""Keys of [train] that change the weights, taken as they stand; the others that do are resolved first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,22 +35,42 @@ class Schedule:
 
 
 def make_schedule(n_packs: int, train: Train) -> Schedule:
-    """Return the schedule of `train` over `n_packs` packs, which must be more than 0."""
+    """Return the schedule of `train` over `n_packs` packs, which must be more than 0.
+
+    Raises ConfigError when the warm-up would leave no step at full learning rate.
+    """
     per_epoch = steps_per_epoch(n_packs, train.batch)
     total = train.steps if train.steps is not None else (train.epochs or 1) * per_epoch
+    if (n_warmup := warmup_steps(total, train)) >= total:
+        given = (
+            f"warmup_ratio = {train.warmup_ratio}" if train.warmup_ratio is not None else f"warmup_steps = {n_warmup}"
+        )
+        raise ConfigError(
+            f"[train] {given}: the warm-up would last {n_warmup} of {total} steps, expected fewer than all; lower it "
+            "or train more steps"
+        )
     return Schedule(n_packs=n_packs, per_epoch=per_epoch, total=total)
 
 
-def identity(job: Job, schedule: Schedule, files: Sequence[FileRecord]) -> dict[str, Any]:
+def identity(
+    job: Job, schedule: Schedule, files: Mapping[str, Sequence[FileRecord]], architecture: Architecture, dtype: str
+) -> dict[str, Any]:
     """Return everything that determines which steps follow each other and what they do to the weights.
 
-    World size and micro-batch are absent: they change rounding only.
+    `files` are those of each split; `dtype` is the resolved one. World size and micro-batch are absent: they change
+    rounding only. So is the number of steps where no learning rate depends on it: such a run may be made longer.
     """
-    data = hashlib.sha256("\n".join(file.sha256 for file in files).encode()).hexdigest()
-    model = {f"model.{name}": value for name, value in msgspec.to_builtins(job.model).items()}
     train = msgspec.to_builtins(job.train)
-    decisive = {f"train.{name}": train[name] for name in DECISIVE}
-    found = {"training shards (sha256)": data, "seed": job.seed, "steps": schedule.total} | model | decisive
+    found: dict[str, Any] = {"seed": job.seed, "train.dtype": dtype} | {
+        f"train.{name}": train[name] for name in DECISIVE
+    }
+    found["warm-up steps"] = warmup_steps(schedule.total, job.train)
+    if job.train.schedule != "constant":
+        found |= {"steps": schedule.total, "train.min_lr_ratio": job.train.min_lr_ratio}
+    for split, records in files.items():
+        text = "\n".join(file.sha256 for file in records)
+        found[f"{split} shards (sha256)"] = hashlib.sha256(text.encode()).hexdigest()
+    found |= {f"model.{name}": value for name, value in msgspec.to_builtins(architecture).items()}
     # through JSON, so that what is compared is what a checkpoint can hold (inf, for one, becomes null there)
     plan: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))
     return plan

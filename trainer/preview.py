@@ -1,42 +1,82 @@
 """What a run would do, before it does it."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec.structs import replace
 
 from trainer.architecture import Architecture, new_architecture, read_architecture
-from trainer.inputs import open_inputs, vocabulary_size
+from trainer.assets import other_tokenizer, vocabulary_size
+from trainer.checkpoint import check_plan, newest_whole, read_state, step_of
+from trainer.errors import PlanMismatch
+from trainer.finish import check_prompts
+from trainer.inputs import Inputs, open_inputs
 from trainer.job import Job
 from trainer.model import Decoder
 from trainer.optim import warmup_steps
-from trainer.plan import make_schedule
-from trainer.step import choose_precision
+from trainer.plan import identity, make_schedule
+from trainer.step import Precision, choose_precision
 from trainer.world import World
 
 
 def preview(job: Job, world: World) -> str:
     """Return lines that say what `job` would train, on what, and for how long. Nothing is written."""
     inputs = open_inputs(job.run, world)
-    architecture = job_architecture(job, vocab_size=vocabulary_size(inputs.tokenizer))
+    precision = choose_precision(job.train, world)
+    return world.together(lambda: _describe(job, world, inputs, precision))
+
+
+def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> str:
+    vocab_size = vocabulary_size(inputs.tokenizer)
+    architecture = job_architecture(job, vocab_size=vocab_size)
     with torch.device("meta"):
-        n_parameters = sum(parameter.numel() for parameter in Decoder(architecture).parameters())
-    schedule = make_schedule(len(inputs.packs), job.train)
+        model = Decoder(architecture)
+    check_prompts(job, inputs, model)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    schedule, train = make_schedule(len(inputs.packs), job.train), job.train
     per_epoch, trained = int(inputs.packs.n_tokens.sum()), int(inputs.packs.n_supervised.sum())
-    n_warmup = warmup_steps(schedule.total, job.train)
-    dtype = str(choose_precision(job.train, world).dtype).removeprefix("torch.")
+    n_warmup = warmup_steps(schedule.total, train)
+    plan = identity(job, schedule, inputs.files, architecture, precision.name)
     rows = {
         "run": str(job.run),
         "model": f"{architecture.model_type}, {n_parameters:,} parameters, vocabulary {architecture.vocab_size:,}",
         "training packs": f"{len(inputs.packs):,} ({per_epoch:,} tokens, {trained:,} trained)",
         "validation packs": f"{len(inputs.validation):,} ({int(inputs.validation.n_tokens.sum()):,} tokens)",
-        "global batch": f"{job.train.batch} packs, about {per_epoch * job.train.batch // len(inputs.packs):,} tokens",
+        "global batch": f"{train.batch} packs, about {per_epoch * train.batch // len(inputs.packs):,} tokens",
         "steps per epoch": f"{schedule.per_epoch:,}",
         "total steps": f"{schedule.total:,} ({schedule.epochs:.2f} epochs, {n_warmup} warm-up)",
         "total tokens": f"about {round(per_epoch * schedule.epochs):,}",
-        "arithmetic": f"{dtype} on {world.size} × {world.device.type}",
+        "learning rate": f"{train.lr:g}, {train.schedule}",
+        "arithmetic": f"{precision.name} on {world.size} × {world.device.type}",
+        "checkpoint": _checkpoint(job, schedule.total, plan),
     }
-    return "\n".join(f"{name:<17} {value}" for name, value in rows.items())
+    lines = [f"{name:<17} {value}" for name, value in rows.items()]
+    return "\n".join(lines + _about_vocabulary(job, inputs, vocab_size))
+
+
+def _checkpoint(job: Job, total: int, plan: dict[str, Any]) -> str:
+    """Return what training would do with the checkpoints that lie there."""
+    path, problems = newest_whole(job.home / "checkpoints")
+    if path is None:
+        return f"none of {len(problems)} is whole: would be refused; --fresh starts over" if problems else "none"
+    try:
+        check_plan(path, read_state(path).plan, plan)
+    except PlanMismatch as error:
+        return f"{path.name}: would be refused: {error}"
+    if step_of(path) >= total:
+        return f"{path.name} of {total}: already finished"
+    return f"{path.name}: training would continue after step {step_of(path)} of {total}"
+
+
+def _about_vocabulary(job: Job, inputs: Inputs, vocab_size: int) -> list[str]:
+    if job.model.path is None:
+        return []
+    directory = Path(job.model.path)
+    found = read_architecture(directory).vocab_size
+    lines = [f"{'embedding':<17} would be grown from {found:,} to {vocab_size:,} rows"] if vocab_size > found else []
+    warning = other_tokenizer(directory, inputs.tokenizer)
+    return [*lines, warning] if warning else lines
 
 
 def job_architecture(job: Job, *, vocab_size: int) -> Architecture:

@@ -18,15 +18,15 @@ def inverse_frequencies(architecture: Architecture) -> Tensor:
     scaling = architecture.rope_scaling
     if scaling is None:
         return plain
-    if scaling["rope_type"] == "linear":
-        stretched: Tensor = plain / scaling["factor"]
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    original = scaling.original_max_position_embeddings
+    if low is None or high is None or original is None:  # linear
+        stretched: Tensor = plain / scaling.factor
         return stretched
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
-    original = scaling["original_max_position_embeddings"]
     wavelength = 2 * math.pi / plain
-    slow = torch.where(wavelength > original / low, plain / scaling["factor"], plain)
+    slow = torch.where(wavelength > original / low, plain / scaling.factor, plain)
     smooth = (original / wavelength - low) / (high - low)
-    between = (1 - smooth) * slow / scaling["factor"] + smooth * slow
+    between = (1 - smooth) * slow / scaling.factor + smooth * slow
     is_between = ~(wavelength < original / high) & ~(wavelength > original / low)
     return torch.where(is_between, between, slow)
 

@@ -57,6 +57,11 @@ def answer_all(
         ]
 
 
+def is_ended(tokenizer: Tokenizer, answer: Answer) -> bool:
+    """Tell whether an answer says something and then ends on a stop token; an empty one proves nothing."""
+    return answer.is_stopped and bool(tokenizer.decode(list(answer.ids[:-1])).strip())
+
+
 def write_samples(
     path: Path,
     tokenizer: Tokenizer,

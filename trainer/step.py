@@ -24,6 +24,11 @@ class Precision:
     device: torch.device
     dtype: torch.dtype
 
+    @property
+    def name(self) -> str:
+        """Return the type's name, as configs have it."""
+        return str(self.dtype).removeprefix("torch.")
+
     def autocast(self) -> torch.autocast:
         """Return a context in which products run in this dtype; weights and sums stay float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype == torch.bfloat16)

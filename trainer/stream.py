@@ -30,10 +30,6 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
             return Cursor(epoch=self.epoch, step=self.step + 1)
         return Cursor(epoch=self.epoch + 1, step=0)
 
-    def n_steps(self, steps_per_epoch: int) -> int:
-        """Return the number of steps done since the beginning."""
-        return self.epoch * steps_per_epoch + self.step
-
 
 def order(n_packs: int, *, seed: int, epoch: int) -> Integers:
     """Return the permutation of all packs in which `epoch` reads them.

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor
 from trainer.architecture import Architecture, read_architecture
 from trainer.errors import ModelError
 from trainer.model import Decoder
+from trainer.rope import inverse_frequencies
 
+DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""Types of weights that are read; anything else is quantised, and numbers alone do not say how."""
 FUSED: Final = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 
@@ -20,6 +23,12 @@ def _widths(fused: str, a: Architecture) -> list[int]:
     if fused == "gate_up_proj":
         return [a.intermediate_size, a.intermediate_size]
     return [a.num_attention_heads * a.head_dim] + [a.num_key_value_heads * a.head_dim] * 2
+
+
+def _parts(name: str) -> list[str]:
+    """Return Hugging Face's names of what Decoder calls `name`: one, or those that are fused in it."""
+    fused = next((fused for fused in FUSED if f".{fused}." in name), None)
+    return [_outer_name(name)] if fused is None else [_outer_name(name.replace(fused, p)) for p in FUSED[fused]]
 
 
 def _outer_name(name: str) -> str:
@@ -53,16 +62,24 @@ def from_hugging_face(
     joined: dict[str, Tensor] = {}
     missing: list[str] = []
     for name in names:
-        fused = next((fused for fused in FUSED if f".{fused}." in name), None)
-        parts = [_outer_name(name)] if fused is None else [_outer_name(name.replace(fused, p)) for p in FUSED[fused]]
+        parts = _parts(name)
         absent = [part for part in parts if part not in tensors]
         missing += absent
         if not absent:
-            joined[name] = tensors[parts[0]] if fused is None else torch.cat([tensors[part] for part in parts])
+            joined[name] = _joined([tensors[part] for part in parts], name, where)
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise ModelError(f"{where}: weights of a {architecture.model_type} model are missing: {shown}")
     return joined
+
+
+def _joined(parts: list[Tensor], name: str, where: str) -> Tensor:
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.shape[1:] for part in parts}) > 1 or len({part.dtype for part in parts}) > 1:
+        found = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in parts)
+        raise ModelError(f"{where}: the parts of {name} do not fit each other: {found}")
+    return torch.cat(parts)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -72,8 +89,16 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise ModelError(f"{path}: not found; is the model's download complete?") from None
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from None
     except SafetensorError as error:
         raise ModelError(f"{path}: not a readable safetensors file: {error}") from None
+
+
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    """model.safetensors.index.json."""
+
+    weight_map: dict[str, str]
 
 
 def _read_directory(directory: Path) -> dict[str, Tensor]:
@@ -81,7 +106,10 @@ def _read_directory(directory: Path) -> dict[str, Tensor]:
     index = directory / "model.safetensors.index.json"
     if not index.exists():
         return read_safetensors(directory / "model.safetensors")
-    weight_map: dict[str, Any] = msgspec.json.decode(index.read_bytes())["weight_map"]
+    try:
+        weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ModelError(f"{index}: not an index of weights: {error}; download the model again") from None
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
@@ -90,18 +118,43 @@ def _read_directory(directory: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def _refuse_unknown(tensors: Mapping[str, Tensor], a: Architecture, names: list[str], *, where: str) -> None:
+    """Raise ModelError for weights that are no floats, and for any that the architecture has no place for.
+
+    Leaving one out would train another model than the one in the directory. Two are harmless: rotary frequencies, which
+    follow from config.json, and the head of a model whose head is its embedding.
+    """
+    quantised = {str(t.dtype).removeprefix("torch."): name for name, t in tensors.items() if t.dtype not in DTYPES}
+    if quantised:
+        shown = ", ".join(f"{name} ({dtype})" for dtype, name in sorted(quantised.items()))
+        raise ModelError(
+            f"{where}: quantised weights cannot be trained: {shown}; expected float32, bfloat16 or float16"
+        )
+    known = {part for name in names for part in _parts(name)}
+    known |= {"lm_head.weight"} if a.tie_word_embeddings else set()
+    unknown = sorted(name for name in tensors if name not in known and not name.endswith("rotary_emb.inv_freq"))
+    if unknown:
+        shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
+        raise ModelError(
+            f"{where}: weights that a {a.model_type} model as config.json describes it has no place for: {shown}; they "
+            "would be lost. Is config.json this model's? Adapters must be merged into the model first"
+        )
+
+
 def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[str]]:
     """Return the float32 model in a Hugging Face directory, and what a person should know about how it was changed.
 
     A vocabulary smaller than the tokenizer's is grown, new rows being the mean of the old; a larger one stays.
-    Raises ModelError naming the file when anything is missing or has the wrong shape.
+    Raises ModelError naming the file when anything is missing, left over or has the wrong shape or type.
     """
     found = read_architecture(directory)
     architecture = msgspec.structs.replace(found, vocab_size=max(found.vocab_size, vocab_size))
     with torch.device("meta"):
         model = Decoder(architecture)
     names = [name for name, _ in model.named_parameters()]
-    tensors = from_hugging_face(_read_directory(directory), found, names, where=str(directory))
+    stored = _read_directory(directory)
+    _refuse_unknown(stored, found, names, where=str(directory))
+    tensors = from_hugging_face(stored, found, names, where=str(directory))
     notices: list[str] = []
     if vocab_size > found.vocab_size:
         for name in ("embed_tokens.weight", "lm_head.weight"):
@@ -117,9 +170,10 @@ def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[
                 f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"config.json says {tuple(parameter.shape)}; the files do not belong together"
             )
-    filled = Decoder(architecture)
-    filled.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return filled, notices
+    # assigned, not copied: the model is in memory once
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    model.frequencies = inverse_frequencies(architecture)
+    return model, notices
 
 
 def _grown(rows: Tensor, n: int) -> Tensor:

@@ -2,13 +2,20 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from schemas.errors import UserError
+from trainer.errors import Elsewhere, Together
+
+T = TypeVar("T")
 
 TIMEOUT = timedelta(minutes=10)
 """How long a collective waits for a rank that does not come before it fails; rank 0 samples and saves in this time."""
@@ -36,6 +43,46 @@ class World:
     def max(self, *values: float) -> list[float]:
         """Return the maxima over ranks, in float64."""
         return self._reduce(values, dist.ReduceOp.MAX)
+
+    def any(self, is_so: bool) -> Tensor:
+        """Return 1.0 if `is_so` on some rank, else 0.0, on the device: nothing waits for it here."""
+        flag = torch.tensor(float(is_so), dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return flag
+
+    def together(self, do: Callable[[], T]) -> T:
+        """Return do(), which must hold no collective, once it has succeeded on every rank.
+
+        If it raises a UserError on any rank, rank 0 raises what was said, each text once, and the others Elsewhere, so
+        that nobody waits for a rank that has stopped.
+        """
+        if self.size == 1:
+            return do()
+        result: T | None = None
+        own: UserError | None = None
+        try:
+            result = do()
+        except UserError as error:
+            own = error
+        said: list[tuple[int, str] | None] = [None] * self.size
+        dist.all_gather_object(said, None if own is None else (own.exit_code, str(own)))
+        wrong = [entry for entry in said if entry is not None]
+        if not wrong:
+            return result  # type: ignore[return-value]
+        code = wrong[0][0]
+        if not self.is_first:
+            raise Elsewhere(code)
+        texts = list(dict.fromkeys(text for _, text in wrong))
+        if own is not None and texts == [str(own)]:
+            raise own
+        raise Together("\n".join(texts), code)
+
+    def leave(self) -> None:
+        """Part from the other ranks: after this each goes on alone. Every rank must come, for each waits for all."""
+        if self.size > 1 and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
 
     def _reduce(self, values: tuple[float, ...], how: dist.ReduceOp.RedOpType) -> list[float]:
         if self.size == 1:
@@ -67,4 +114,6 @@ def joined() -> Iterator[World]:
     try:
         yield World(rank=dist.get_rank(), size=size, local_rank=local_rank, local_size=local_size, device=device)
     finally:
-        dist.destroy_process_group()
+        # after an error NCCL would wait here for work that others never join; the end of the process frees all the same
+        if dist.is_initialized() and not (on_gpu and sys.exc_info()[0]):
+            dist.destroy_process_group()

@@ -140,7 +140,10 @@ def make_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: b
     )
     n = sum(len(row["ids"]) for row in (*train, *validation))  # type: ignore[arg-type]
     shards = (ShardRecord(shard=0, key="k", rows_in=n, kept=n, dropped={}, files=files),)
-    manifest = Manifest(stage="pack", key="pack-key", libraries={}, totals=total(shards), shards=shards)
+    assets = {
+        f"tokenizer/{file.name}": hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(home.iterdir())
+    }
+    manifest = Manifest(stage="pack", key="pack-key", libraries={}, assets=assets, totals=total(shards), shards=shards)
     (stage / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     (run / "config.toml").write_text(CONFIG.replace("unset", str(run)))
     return run

@@ -1,6 +1,7 @@
 """Checkpoints that survive being torn, cut, flipped and interrupted at any write."""
 
 import os
+import re
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,7 @@ from schemas.training import Model, Train
 from trainer import checkpoint
 from trainer.architecture import new_architecture
 from trainer.checkpoint import State
-from trainer.errors import PlanMismatch
+from trainer.errors import CheckpointsUnusable, PlanMismatch
 from trainer.model import Decoder, initialise
 from trainer.optim import make_adamw
 from trainer.stream import Cursor
@@ -41,7 +42,7 @@ def test_weights_moments_and_state_come_back_bit_for_bit(model_type: str, tmp_pa
     other, _ = trained(1, model_type)
     empty = make_adamw(other, Train())
     found = checkpoint.read_state(path)
-    assert msgspec.structs.replace(found, files={}) == state(1)
+    assert msgspec.structs.replace(found, files={}, sizes={}) == state(1)
     checkpoint.restore(path, found, other, empty)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -54,13 +55,14 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     model, optimizer = trained()
     for n in (1, 2, 3):
         checkpoint.save(tmp_path, state(n), model, optimizer, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["LATEST", "step-00000002", "step-00000003"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
 
 
 def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     model, optimizer = trained()
     checkpoint.save(tmp_path, state(1), model, optimizer, keep=2)
     newest = checkpoint.save(tmp_path, state(2), model, optimizer, keep=2)
+    first = tmp_path / "step-00000001"
     rng = np.random.default_rng(0)
     for file in sorted(newest.iterdir()):
         good = file.read_bytes()
@@ -69,16 +71,66 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
             at = int(rng.integers(0, len(good) * 8))
             bad[at // 8] ^= 1 << at % 8
             file.write_bytes(bytes(bad))
-            said: list[str] = []
-            assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000001", (file.name, at)
-            assert len(said) == 1
-            assert "step-00000002" in said[0]
+            found, problems = checkpoint.newest_whole(tmp_path)
+            assert (found, list(problems)) == (first, [newest]), (file.name, at)
             file.write_bytes(good[: int(rng.integers(0, len(good)))])
-            assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000001"
+            assert checkpoint.newest_whole(tmp_path)[0] == first
         file.unlink()
-        assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000001"
+        assert checkpoint.newest_whole(tmp_path)[0] == first
         file.write_bytes(good)
     assert checkpoint.find(tmp_path, lambda _: None) == newest
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_what_is_broken_is_moved_aside_and_never_costs_a_whole_one(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in (1, 2, 3):
+        checkpoint.save(tmp_path, state(n), model, optimizer, keep=3)
+    for n in (2, 3):
+        flip(checkpoint.at_step(tmp_path, n) / "model.safetensors")
+    said: list[str] = []
+    assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000001"
+    assert [line.split(":")[0][-13:] for line in said] == ["step-00000003", "step-00000002"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "rejected-step-00000002",
+        "rejected-step-00000003",
+        "step-00000001",
+    ]
+    # the next one written is kept, whatever lies there, and so is the whole one before it
+    checkpoint.save(tmp_path, state(2), model, optimizer, keep=2)
+    assert checkpoint.find(tmp_path, said.append) == tmp_path / "step-00000002"
+    assert (tmp_path / "step-00000001").is_dir()
+
+
+def test_a_torn_checkpoint_is_not_counted_among_those_to_keep(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in (1, 2):
+        checkpoint.save(tmp_path, state(n), model, optimizer, keep=9)
+    torn = tmp_path / "step-00000002" / "optimizer.safetensors"
+    torn.write_bytes(torn.read_bytes()[:-1])
+    checkpoint.save(tmp_path, state(3), model, optimizer, keep=2)
+    assert {p.name for p in tmp_path.iterdir()} >= {"step-00000001", "step-00000003"}
+
+
+def test_checkpoints_of_which_none_is_whole_are_a_reason_to_stop_every_time(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in (1, 2):
+        flip(checkpoint.save(tmp_path, state(n), model, optimizer, keep=2) / "optimizer.safetensors")
+    for _ in range(2):
+        with pytest.raises(CheckpointsUnusable) as caught:
+            checkpoint.find(tmp_path, print)
+        assert {"step-00000001", "step-00000002", "--fresh."} <= {
+            w.strip(":") for w in re.split(r"[/\s]", str(caught.value))
+        }
+    for path in list(tmp_path.iterdir()):
+        path.rename(tmp_path / f"rejected-{path.name}")
+    with pytest.raises(CheckpointsUnusable, match="rejected-step-00000002: moved aside"):
+        checkpoint.find(tmp_path, print)
 
 
 class CrashError(BaseException):
@@ -133,18 +185,8 @@ def test_a_crash_at_any_flush_or_rename_leaves_a_whole_checkpoint(
         assert found is not None
         found_steps.append(checkpoint.step_of(found))
         assert not list(home.glob(".*"))
-    # three files, their directory, the rename and its flush; then LATEST's file, rename and flush
-    assert found_steps == [1, 1, 1, 1, 1, 1, 1, 1, 2]
-
-
-def test_latest_is_believed_before_the_highest_number(tmp_path: Path) -> None:
-    model, optimizer = trained()
-    for n in (1, 2):
-        checkpoint.save(tmp_path, state(n), model, optimizer, keep=2)
-    (tmp_path / "LATEST").write_text("step-00000001\n")
-    assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000001"
-    (tmp_path / "LATEST").write_bytes(b"\xff../../elsewhere")
-    assert checkpoint.find(tmp_path, lambda _: None) == tmp_path / "step-00000002"
+    # three files, their directory, the rename; then its flush, and the old one's way out
+    assert found_steps == [1, 1, 1, 1, 1, 2, 2]
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

@@ -91,8 +91,7 @@ def test_samples_are_written_before_and_after_training(alone: Path) -> None:
 
 def test_only_the_newest_checkpoints_are_kept(alone: Path) -> None:
     home = alone / "train" / "checkpoints"
-    assert sorted(path.name for path in home.iterdir()) == ["LATEST", "step-00000030", "step-00000040"]
-    assert (home / "LATEST").read_text() == "step-00000040\n"
+    assert sorted(path.name for path in home.iterdir()) == ["step-00000030", "step-00000040"]
 
 
 def test_two_ranks_have_the_loss_curve_of_one(alone: Path, run: Path, launch: Launcher) -> None:
@@ -128,19 +127,19 @@ def test_a_killed_run_resumes_bit_for_bit(alone: Path, run: Path, launch: Launch
     assert metrics(run)[-1]["val_loss"] == metrics(alone)[-1]["val_loss"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_at_the_next_step_and_exits_0(
-    number: signal.Signals, alone: Path, run: Path, launch: Launcher
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_saves_at_the_next_step_and_says_how_to_continue(
+    number: signal.Signals, code: int, alone: Path, run: Path, launch: Launcher
 ) -> None:
     process = launch.start(run, "--set", "train.log_every=1")
     wait_for_step(process, run, 2)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == code, err
     last_line = out.splitlines()[-1]
-    assert last_line.endswith(f"-m trainer {run}/config.toml --set train.log_every=1")
+    assert last_line == f"{sys.executable} -m trainer {run}/config.toml --set train.log_every=1"
     stopped_at = metrics(run)[-1]["step"]
-    assert (run / "train" / "checkpoints" / "LATEST").read_text() == f"step-{stopped_at:08d}\n"
+    assert max((run / "train" / "checkpoints").iterdir()).name == f"step-{stopped_at:08d}"
     if number is signal.SIGTERM:
         done = launch(run)
         assert f"resuming after step {stopped_at} of 40" in done.stdout
@@ -178,26 +177,51 @@ def test_a_torn_checkpoint_is_left_for_the_one_before(
     assert [line["step"] for line in metrics(run)] == list(range(TOTAL + 1))
 
 
-def test_a_finished_run_has_nothing_left_to_do(alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_says_so_and_is_left_as_it_is(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = copy(alone, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in (run / "train").rglob("*") if path.name != ".lock"}
     assert main([str(run / "config.toml")]) == 0
-    assert "resuming after step 40 of 40" in capsys.readouterr().out
-    assert curve(run) == curve(alone)
-    assert weights(run) == weights(alone)
+    out = capsys.readouterr().out
+    assert "already finished at step 40" in out
+    assert "--fresh starts over" in out
+    assert "sample" not in out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_run_that_was_refused_its_export_gets_it_when_it_is_asked_for(
+    alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy(alone, tmp_path / "run")
+    shutil.rmtree(run / "train" / "export")
+    assert main([str(run / "config.toml")]) == 0
+    assert "exported to" in capsys.readouterr().out
+    samples = [json.loads(line)["step"] for line in (run / "train" / "samples.jsonl").read_text().splitlines()]
+    assert samples == [0, 0, TOTAL, TOTAL]
+
+
+def test_a_run_at_constant_rate_may_be_made_longer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    constant = [str(run / "config.toml"), "--set", "train.schedule=constant", "--set", "train.n_samples=0"]
+    assert main([*constant, "--set", "train.steps=3"]) == 0
+    assert main([*constant, "--set", "train.steps=3"]) == 0
+    assert "more train.steps continue it" in capsys.readouterr().out
+    assert main([*constant, "--set", "train.steps=5"]) == 0
+    assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3, 4, 5]
 
 
 def test_another_plan_is_refused_naming_both_sides_and_fresh_starts_over(
     alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copy(alone, tmp_path / "run")
-    change = [str(run / "config.toml"), "--set", "train.lr=1e-3", "--set", "train.steps=2"]
+    change = [str(run / "config.toml"), "--set", "train.lr=1e-3", "--set", "train.steps=3"]
     assert main(change) == 2
     error = capsys.readouterr().err
-    assert "  steps: 40 in the checkpoint, 2 now" in error
+    assert "  steps: 40 in the checkpoint, 3 now" in error
     assert "  train.lr: 0.005 in the checkpoint, 0.001 now" in error
     assert "--fresh" in error
     assert main([*change, "--fresh"]) == 0
-    assert [line["step"] for line in metrics(run)] == [0, 1, 2]
+    assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

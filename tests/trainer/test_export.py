@@ -1,6 +1,8 @@
 """The export, as transformers sees it."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -11,9 +13,9 @@ from safetensors.torch import load_file
 
 from schemas.training import Model
 from trainer.architecture import hugging_face_config, new_architecture
-from trainer.errors import DataError
+from trainer.assets import NEEDED, GenerationConfig, decode_generation_config
 from trainer.export import export
-from trainer.generate import generate, read_generation_config
+from trainer.generate import generate
 from trainer.model import Decoder, initialise
 from trainer.weights import load_pretrained, to_hugging_face
 
@@ -43,10 +45,19 @@ def model_of(name: str) -> Decoder:
     return model.eval()
 
 
+def assets_of(run: Path) -> dict[str, bytes]:
+    return {name: (run / "tokenizer" / name).read_bytes() for name in NEEDED}
+
+
+def generation_of(run: Path) -> GenerationConfig:
+    path = run / "tokenizer" / "generation_config.json"
+    return decode_generation_config(path.read_bytes(), where=path)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_loads_it_with_a_logit_difference_of_0(name: str, run: Path, tmp_path: Path) -> None:
     model = model_of(name)
-    export(tmp_path / "export", model, run=run, generation=read_generation_config(run), dtype="float32")
+    export(tmp_path / "export", model, assets=assets_of(run), generation=generation_of(run), dtype="float32")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     family = MODELS[name].get("model_type", "llama")
     assert type(loaded).__name__ == f"{str(family).capitalize()}ForCausalLM"
@@ -65,8 +76,8 @@ def test_transformers_loads_it_with_a_logit_difference_of_0(name: str, run: Path
 
 def test_it_answers_as_the_trainer_does_and_knows_every_stop_token(run: Path, tmp_path: Path) -> None:
     model = model_of("llama")
-    generation = read_generation_config(run)
-    export(tmp_path / "export", model, run=run, generation=generation, dtype="float32")
+    generation = generation_of(run)
+    export(tmp_path / "export", model, assets=assets_of(run), generation=generation, dtype="float32")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     assert set(loaded.generation_config.eos_token_id) == generation.stop_ids() == {301, 303}
     prompt = [302, 60, 70, 80]
@@ -76,7 +87,9 @@ def test_it_answers_as_the_trainer_does_and_knows_every_stop_token(run: Path, tm
 
 
 def test_tokenizer_and_template_travel_with_it(run: Path, tmp_path: Path) -> None:
-    export(tmp_path / "export", model_of("qwen2"), run=run, generation=read_generation_config(run), dtype="float32")
+    export(
+        tmp_path / "export", model_of("qwen2"), assets=assets_of(run), generation=generation_of(run), dtype="float32"
+    )
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
         assert (tmp_path / "export" / name).read_bytes() == (run / "tokenizer" / name).read_bytes()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "export")
@@ -87,14 +100,16 @@ def test_tokenizer_and_template_travel_with_it(run: Path, tmp_path: Path) -> Non
 
 
 def test_bfloat16_halves_the_weights(run: Path, tmp_path: Path) -> None:
-    export(tmp_path / "export", model_of("llama"), run=run, generation=read_generation_config(run), dtype="bfloat16")
+    export(
+        tmp_path / "export", model_of("llama"), assets=assets_of(run), generation=generation_of(run), dtype="bfloat16"
+    )
     assert {t.dtype for t in load_file(tmp_path / "export" / "model.safetensors").values()} == {torch.bfloat16}
     assert json.loads((tmp_path / "export" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
 def test_the_trainer_starts_again_from_its_own_export(run: Path, tmp_path: Path) -> None:
     model = model_of("qwen3")
-    export(tmp_path / "export", model, run=run, generation=read_generation_config(run), dtype="float32")
+    export(tmp_path / "export", model, assets=assets_of(run), generation=generation_of(run), dtype="float32")
     again, notices = load_pretrained(tmp_path / "export", vocab_size=304)
     assert notices == []
     assert again.architecture == model.architecture
@@ -102,15 +117,38 @@ def test_the_trainer_starts_again_from_its_own_export(run: Path, tmp_path: Path)
         assert torch.equal(a, b), name
 
 
+class ByteStringNeverRead(dict[str, bytes]):
+    """Files of which one cannot be had."""
+
+    def items(self):  # type: ignore[no-untyped-def,override]
+        raise OSError("the disk is gone")
+
+
 def test_a_failed_export_leaves_the_one_before(run: Path, tmp_path: Path) -> None:
-    generation = read_generation_config(run)
-    export(tmp_path / "export", model_of("llama"), run=run, generation=generation, dtype="float32")
+    generation = generation_of(run)
+    export(tmp_path / "export", model_of("llama"), assets=assets_of(run), generation=generation, dtype="float32")
     before = (tmp_path / "export" / "config.json").read_bytes()
-    (run / "tokenizer" / "chat_template.jinja").unlink()
-    with pytest.raises(DataError, match=r"chat_template\.jinja: not found"):
-        export(tmp_path / "export", model_of("qwen2"), run=run, generation=generation, dtype="float32")
+    with pytest.raises(OSError, match="gone"):
+        export(
+            tmp_path / "export", model_of("qwen2"), assets=ByteStringNeverRead(), generation=generation, dtype="float32"
+        )
     assert (tmp_path / "export" / "config.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_its_files_have_the_permissions_that_the_umask_gives(run: Path, tmp_path: Path) -> None:
+    old = os.umask(0o027)
+    try:
+        export(
+            tmp_path / "export",
+            model_of("llama"),
+            assets=assets_of(run),
+            generation=generation_of(run),
+            dtype="float32",
+        )
+    finally:
+        os.umask(old)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "export").iterdir()} == {0o640}
 
 
 def test_the_config_names_no_switch_that_transformers_does_not_know() -> None:

@@ -9,8 +9,7 @@ import torch
 from schemas.manifest import FileRecord
 from schemas.training import Model
 from trainer.architecture import new_architecture
-from trainer.errors import DataError
-from trainer.generate import Answer, Prompt, generate, held_out_prompts, read_generation_config
+from trainer.generate import Answer, Prompt, generate, held_out_prompts
 from trainer.model import Decoder, initialise
 from trainer.packs import Packs
 
@@ -89,15 +88,3 @@ def test_drawn_answers_depend_on_the_seed_alone(model: Decoder) -> None:
     first, again, other = (answer(model, stop=set(), temperature=3.0, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert first != other
-
-
-def test_a_generation_config_must_name_a_stop_token(run: Path) -> None:
-    path = run / "tokenizer" / "generation_config.json"
-    path.write_text('{"eos_token_id": 7, "temperature": 0.6}')
-    assert read_generation_config(run).stop_ids() == {7}
-    path.write_text('{"eos_token_id": []}')
-    with pytest.raises(DataError, match="no answer could ever end"):
-        read_generation_config(run)
-    path.unlink()
-    with pytest.raises(DataError, match="make data"):
-        read_generation_config(run)

@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from schemas.training import Model, Train
+from trainer.assets import vocabulary_size
 from trainer.console import Reporter
 from trainer.errors import Diverged
-from trainer.inputs import open_inputs, vocabulary_size
+from trainer.inputs import open_inputs
 from trainer.job import Job
-from trainer.loop import Training, build_model
+from trainer.loop import build_model
+from trainer.signals import Stop
+from trainer.step import choose_precision
 from trainer.stream import order
+from trainer.training import Training
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -23,7 +27,7 @@ def training_of(run: Path, model: Model, train: Train) -> Training:
     job.home.mkdir()
     inputs = open_inputs(run, ALONE)
     decoder, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer))
-    return Training(job, ALONE, Reporter(is_silent=True), inputs, decoder)
+    return Training(job, ALONE, Reporter(is_silent=True), inputs, decoder, choose_precision(train, ALONE))
 
 
 def test_a_loss_that_is_not_finite_names_the_conversations_of_its_packs_and_changes_nothing(run: Path) -> None:
@@ -37,7 +41,7 @@ def test_a_loss_that_is_not_finite_names_the_conversations_of_its_packs_and_chan
         training.model.embed_tokens.weight[token] = torch.nan
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
     with pytest.raises(Diverged) as caught:
-        training.advance()
+        training.advance(Stop())
     assert f"step 1 (epoch 0, lr 2e-05): the loss is not finite on {', '.join(packs.ids(bad))[:200]}" in str(
         caught.value
     )

@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from schemas.training import Model
+from schemas.training import Model, RopeScaling
 from trainer.architecture import new_architecture, read_architecture
 from trainer.model import Cache, Decoder, initialise
 from trainer.weights import load_pretrained
@@ -130,7 +130,7 @@ def test_a_config_of_transformers_5_and_4_read_alike(tmp_path: Path) -> None:
     config = FAMILIES["llama tied, llama3 positions"]
     config.save_pretrained(tmp_path)
     new_style = read_architecture(tmp_path)
-    assert new_style.rope_scaling == LLAMA3
+    assert new_style.rope_scaling == RopeScaling(**LLAMA3)
     old_style = config.to_dict()
     old_style.pop("rope_parameters")
     (tmp_path / "config.json").write_text(json.dumps(old_style | {"rope_theta": 10000.0, "rope_scaling": LLAMA3}))

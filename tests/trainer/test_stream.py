@@ -73,4 +73,3 @@ def test_a_cursor_counts_steps_and_epochs(per_epoch: int, n: int) -> None:
     for _ in range(n):
         cursor = cursor.advanced(per_epoch)
     assert cursor == Cursor(epoch=n // per_epoch, step=n % per_epoch)
-    assert cursor.n_steps(per_epoch) == n

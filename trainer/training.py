@@ -1,0 +1,282 @@
+"""A run between two steps, and the ways to go on: resume, step, measure, save."""
+
+import gc
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from trainer import checkpoint
+from trainer.checkpoint import State
+from trainer.console import Reporter
+from trainer.errors import Diverged, storing
+from trainer.finish import show_samples
+from trainer.inputs import Inputs
+from trainer.job import Job
+from trainer.metrics import Metrics, append, cut_after
+from trainer.model import Batch, Decoder
+from trainer.optim import learning_rate, make_adamw
+from trainer.plan import identity, make_schedule
+from trainer.signals import Stop
+from trainer.step import Precision, accumulate, validation_loss
+from trainer.stream import Cursor, Integers, costs, deal, micro_batches, order, step_packs
+from trainer.world import World
+
+NAMED_IDS: Final = 20
+"""Conversations that an error names; the rest are counted."""
+
+
+class Training:
+    """A run between two steps, and the ways to go on.
+
+    Weights, moments, cursor and counters are equal on all ranks; only `loss_sum`, which stays on the device until it is
+    logged, is a rank's own share. Making one writes nothing and raises ConfigError for a schedule that cannot be.
+    """
+
+    def __init__(
+        self, job: Job, world: World, reporter: Reporter, inputs: Inputs, model: Decoder, precision: Precision
+    ) -> None:
+        self.job, self.world, self.reporter, self.inputs, self.model = job, world, reporter, inputs, model
+        self.schedule = make_schedule(len(inputs.packs), job.train)
+        self.precision = precision
+        self.plan = identity(job, self.schedule, inputs.files, model.architecture, precision.name)
+        self.optimizer = make_adamw(model, job.train)
+        packs = inputs.packs
+        self.cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
+        self.checkpoints = job.home / "checkpoints"
+        self.metrics, self.samples = job.home / "metrics.jsonl", job.home / "samples.jsonl"
+        self.cursor, self.n_steps = Cursor(), 0
+        self.tokens, self.supervised, self.seconds = 0, 0, 0.0
+        self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
+        self.window_tokens, self.window_seconds = 0, 0.0
+        self.val_loss: float | None = None
+        self.first_val_loss: float | None = None
+        self._epoch: tuple[int, Integers] | None = None
+        self._saved_at = -1
+        self._network: Decoder | DistributedDataParallel | None = None
+
+    def network(self) -> Decoder | DistributedDataParallel:
+        """Return what a step runs forward: the model, wrapped for several ranks once its weights are in place."""
+        if self._network is None:
+            self._network = self.model
+            if self.world.size > 1:
+                self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+        return self._network
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the last step is done."""
+        return self.n_steps >= self.schedule.total
+
+    def close(self) -> None:
+        """Let go of the other ranks: the wrapper must be gone before the process group is."""
+        self._network = None
+        gc.collect()  # it is part of a reference cycle
+
+    def resume(self) -> None:
+        """Continue from the newest whole checkpoint, if there is one.
+
+        Raises PlanMismatch if it is not ours, CheckpointsUnusable if none of those that lie there is whole.
+        """
+        found = self.world.together(
+            lambda: checkpoint.find(self.checkpoints, self.reporter.say) if self.world.is_first else None
+        )
+        n_steps = int(self.world.max(-1.0 if found is None else float(checkpoint.step_of(found)))[0])
+        if n_steps < 0:
+            return
+        path = checkpoint.at_step(self.checkpoints, n_steps)
+        state = self.world.together(lambda: self._restored(path))
+        self.cursor, self.n_steps, self._saved_at = state.cursor, state.n_steps, state.n_steps
+        self.tokens, self.supervised, self.seconds = state.tokens, state.supervised, state.seconds
+        self.loss_sum = self._as_sum(state.loss_sum if self.world.is_first else 0.0)
+        self.weight_sum = state.weight_sum
+        self.val_loss, self.first_val_loss = state.val_loss, state.first_val_loss
+
+    def _restored(self, path: Path) -> State:
+        state = checkpoint.read_state(path)
+        checkpoint.check_plan(path, state.plan, self.plan)
+        checkpoint.restore(path, state, self.model, self.optimizer)
+        return state
+
+    def cut_records(self) -> None:
+        """Remove what was recorded after the step that training goes on from, and its final samples."""
+        if self.world.is_first:
+            cut_after(self.metrics, self.n_steps if self.n_steps else -1)
+            cut_after(self.samples, self.n_steps - 1)
+
+    def look_before(self) -> None:
+        """Record what the untrained model does: its validation loss and its answers."""
+        self.evaluate()
+        self.first_val_loss = self.val_loss
+        if not self.world.is_first:
+            return
+        self._write(loss=None, lr=None, grad_norm=None, val_loss=self.val_loss)
+        show_samples(self.job, self.inputs, self.model, 0, self.precision, self.reporter)
+
+    def evaluate(self) -> None:
+        """Measure the validation loss on all ranks."""
+        self.val_loss = validation_loss(
+            self.model,
+            self.inputs.validation,
+            self.world,
+            micro_batch=self.job.train.micro_batch,
+            precision=self.precision,
+        )
+
+    def advance(self, stop: Stop) -> bool:
+        """Do one step: gradients, update, and what is due after it; return whether `stop` was asked for on some rank.
+
+        Raises Diverged before a bad update.
+        """
+        train, packs, before = self.job.train, self.inputs.packs, time.perf_counter()
+        chosen = step_packs(self._order(), self.cursor.step, train.batch)
+        weight = float(packs.weights[chosen].sum())
+        groups = micro_batches(deal(chosen, self.cost, self.world.size)[self.world.rank], train.micro_batch)
+        lr = learning_rate(self.n_steps, n_steps=self.schedule.total, train=train)
+        scale = self.world.size / weight if weight else 0.0
+        losses = accumulate(self.network(), groups, self._read, scale=scale, precision=self.precision)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
+        # the one moment of a step in which the host waits for the device
+        grad_norm, is_asked = torch.stack((norm.double(), self.world.any(bool(stop)))).tolist()
+        # the reduced gradient is not finite on every rank when it is on one, so all stop together
+        if not math.isfinite(grad_norm):
+            self._raise_diverged(chosen, groups, losses, lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss_sum += torch.stack(losses).sum()
+        self.weight_sum += weight
+        n_tokens = int(packs.n_tokens[chosen].sum())
+        self.tokens += n_tokens
+        self.window_tokens += n_tokens
+        self.supervised += int(packs.n_supervised[chosen].sum())
+        epoch = self.cursor.epoch
+        self.cursor, self.n_steps = self.cursor.advanced(self.schedule.per_epoch), self.n_steps + 1
+        elapsed = time.perf_counter() - before
+        self.seconds += elapsed
+        self.window_seconds += elapsed
+        self._after(epoch, lr, grad_norm, is_stopping=bool(is_asked))
+        return bool(is_asked)
+
+    def _after(self, epoch: int, lr: float, grad_norm: float, *, is_stopping: bool) -> None:
+        train, step = self.job.train, self.n_steps
+        is_last = step == self.schedule.total
+        is_due = is_last or (train.eval_every > 0 and step % train.eval_every == 0)
+        # whoever asked to stop may not wait for as long as an evaluation takes
+        is_evaluated = is_last or (is_due and not is_stopping)
+        if is_evaluated:
+            self.evaluate()
+        if is_due or step % train.log_every == 0:
+            self._log(epoch, lr, grad_norm, is_evaluated=is_evaluated, is_last=is_last)
+        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            self.save()
+
+    def _log(self, epoch: int, lr: float, grad_norm: float, *, is_evaluated: bool, is_last: bool) -> None:
+        total = self.world.sum(float(self.loss_sum))[0]
+        loss = total / self.weight_sum if self.weight_sum else None
+        speed = self.window_tokens / self.window_seconds if self.window_seconds else None
+        self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
+        if self.world.is_first:
+            self._write(
+                loss=loss,
+                lr=lr,
+                grad_norm=grad_norm,
+                val_loss=self.val_loss if is_evaluated else None,
+                epoch=epoch,
+                speed=speed,
+            )
+        self.window_tokens, self.window_seconds = 0, 0.0
+        self.reporter.show(
+            self.n_steps,
+            self.schedule.total,
+            loss=loss,
+            val_loss=self.val_loss if is_evaluated else None,
+            speed=speed,
+            must=is_evaluated or is_last,
+        )
+
+    def _write(
+        self,
+        *,
+        loss: float | None,
+        lr: float | None,
+        grad_norm: float | None,
+        val_loss: float | None,
+        epoch: int = 0,
+        speed: float | None = None,
+    ) -> None:
+        line = Metrics(
+            step=self.n_steps,
+            epoch=epoch,
+            loss=loss,
+            lr=lr,
+            grad_norm=grad_norm,
+            tokens=self.tokens,
+            supervised=self.supervised,
+            tokens_per_s=speed,
+            val_loss=val_loss,
+            seconds=self.seconds,
+        )
+        with storing(self.metrics):
+            append(self.metrics, line)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless this step or no step has one to write. The loss so far is summed over ranks."""
+        if self.n_steps in (0, self._saved_at):
+            return
+        total = self.world.sum(float(self.loss_sum))[0] if self.weight_sum else 0.0
+        # the first rank carries the sum on, as it would after resuming, so that both go on bit for bit alike
+        self.loss_sum = self._as_sum(total if self.world.is_first else 0.0)
+        if self.world.is_first:
+            keep = self.job.train.keep_checkpoints
+            with storing(checkpoint.at_step(self.checkpoints, self.n_steps)):
+                checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep)
+        self._saved_at = self.n_steps
+
+    def state(self) -> State:
+        """Return everything but the tensors."""
+        return State(
+            cursor=self.cursor,
+            n_steps=self.n_steps,
+            plan=self.plan,
+            tokens=self.tokens,
+            supervised=self.supervised,
+            seconds=self.seconds,
+            loss_sum=float(self.loss_sum),
+            weight_sum=self.weight_sum,
+            val_loss=self.val_loss,
+            first_val_loss=self.first_val_loss,
+        )
+
+    def _as_sum(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=torch.float64, device=self.world.device)
+
+    def _order(self) -> Integers:
+        if self._epoch is None or self._epoch[0] != self.cursor.epoch:
+            self._epoch = (
+                self.cursor.epoch,
+                order(self.schedule.n_packs, seed=self.job.seed, epoch=self.cursor.epoch),
+            )
+        return self._epoch[1]
+
+    def _read(self, group: Sequence[int]) -> Batch:
+        return self.inputs.packs.read(group, vocab_size=self.model.architecture.vocab_size)
+
+    def _raise_diverged(self, chosen: list[int], groups: list[list[int]], losses: list[Tensor], lr: float) -> None:
+        own = {pack for group, loss in zip(groups, losses, strict=True) if not torch.isfinite(loss) for pack in group}
+        bad = self.world.max(*(float(pack in own) for pack in chosen))
+        named = [pack for pack, is_bad in zip(chosen, bad, strict=True) if is_bad]
+        ids = self.inputs.packs.ids(named or chosen)
+        rest = f" and {len(ids) - NAMED_IDS} more" if len(ids) > NAMED_IDS else ""
+        what = "the loss is not finite on" if named else "the losses are finite, but the gradient is not, on"
+        raise Diverged(
+            f"step {self.n_steps + 1} (epoch {self.cursor.epoch}, lr {lr:.3g}): {what} "
+            f"{', '.join(ids[:NAMED_IDS])}{rest}. The weights were not changed by this step. Lower [train] lr, "
+            "lengthen the warm-up, or look at these conversations (`chatloom look`)."
+        )
