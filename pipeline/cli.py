@@ -28,7 +28,8 @@ first steps:
   chatloom funnel runs/tiny            see what was kept and dropped, and why
   chatloom data --input 'my/*.jsonl' --run runs/mine     your own conversations
 
-exit codes: 0 done, 2 your input or settings, 3 the data breaks a promise, 4 disk, 75 the run is in use, 70 a bug"""
+exit codes: 0 done, 2 your input or settings, 3 the data breaks a promise, 4 disk, 75 the run is in use, 70 a bug,
+130 stopped by Ctrl-C"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -201,16 +202,9 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _train(options: argparse.Namespace) -> int:
-    # The trainer is a program of its own: it only reads what a build left on disk.
-    command = [sys.executable, "-m"]
-    if options.gpus > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", "-m"]
-    command += ["trainer", options.config]
-    command += ["--run-dir", options.run] if options.run else []  # torchrun has a --run of its own
-    for assignment in options.set:
-        command += ["--set", assignment]
-    command += [flag for flag, on in (("--fresh", options.fresh), ("--dry-run", options.dry_run)) if on]
-    os.execv(sys.executable, command)  # noqa: S606 - signals, exit code and terminal are then the trainer's own
+    from pipeline.launch import train
+
+    return train(options)
 
 
 def _look(options: argparse.Namespace) -> int:

@@ -44,11 +44,23 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config
 
 
-def train(config: Path, run: Path, *, ranks: int = 1) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *launcher, "-m", "trainer", str(config), "--run-dir", str(run)]
+def train(config: Path, run: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "trainer", str(config), "--run-dir", str(run)]
     return subprocess.Popen(
         command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def chatloom_train(config: Path, run: Path, *, ranks: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipeline.cli", "train", str(config), "--run", str(run), "--gpus", str(ranks)]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -73,17 +85,19 @@ def test_two_ranks_an_interruption_and_one_rank_give_the_curve_of_an_undisturbed
     assert list(expected) == list(range(1, 13))
     assert expected[12] < expected[1] - 0.5
 
-    process = train(built, broken, ranks=2)
+    process = chatloom_train(built, broken, ranks=2)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         metrics = broken / "train" / "metrics.jsonl"
         if metrics.exists() and len(curve(broken)) >= 3:
             break
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
-    done = curve(broken)
-    assert 3 <= len(done) <= 12
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it, to all that it started
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert "Traceback" not in out
+    assert 3 <= len(curve(broken)) < 12
+    assert out.splitlines()[-1].endswith(f"chatloom train {built} --run {broken} --gpus 2")
     finish(train(built, broken))
     resumed = curve(broken)
     assert list(resumed) == list(range(1, 13))

@@ -1,0 +1,83 @@
+"""Weights from a directory: all of them, of a type that can be trained, once in memory."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from schemas.training import Model
+from trainer.architecture import hugging_face_config, new_architecture
+from trainer.errors import ModelError
+from trainer.model import Decoder, initialise
+from trainer.weights import load_pretrained, to_hugging_face
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    model = Decoder(new_architecture(Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1), vocab_size=20))
+    initialise(model, seed=0)
+    tensors = to_hugging_face({name: p.detach() for name, p in model.named_parameters()}, model.architecture)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(hugging_face_config(model.architecture, dtype="float32")))
+    return tmp_path
+
+
+def change(directory: Path, **tensors: Tensor) -> None:
+    named = {name.replace("__", "."): tensor for name, tensor in tensors.items()}
+    path = directory / "model.safetensors"
+    save_file(load_file(path) | named, path)
+
+
+def test_a_weight_without_a_place_is_refused_by_name(directory: Path) -> None:
+    change(directory, model__layers__0__self_attn__q_proj__bias=torch.zeros(16))
+    with pytest.raises(
+        ModelError, match=r"no place for: model\.layers\.0\.self_attn\.q_proj\.bias; they would be lost"
+    ):
+        load_pretrained(directory, vocab_size=20)
+
+
+def test_frequencies_and_a_tied_head_are_no_weights(directory: Path) -> None:
+    change(
+        directory,
+        model__layers__0__self_attn__rotary_emb__inv_freq=torch.zeros(4),
+        lm_head__weight=load_file(directory / "model.safetensors")["model.embed_tokens.weight"].clone(),
+    )
+    assert load_pretrained(directory, vocab_size=20)[1] == []
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn])
+def test_quantised_weights_are_refused_by_name(dtype: torch.dtype, directory: Path) -> None:
+    change(directory, model__norm__weight=torch.ones(16).to(dtype))
+    with pytest.raises(
+        ModelError, match=rf"quantised weights cannot be trained: model\.norm\.weight \({dtype}".replace("torch.", "")
+    ):
+        load_pretrained(directory, vocab_size=20)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"weight_map": {"a": 1}}', "{"])
+def test_an_index_without_a_map_is_named(text: str, directory: Path) -> None:
+    (directory / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ModelError, match=r"model\.safetensors\.index\.json: not an index of weights"):
+        load_pretrained(directory, vocab_size=20)
+
+
+def test_parts_that_do_not_fit_are_named(directory: Path) -> None:
+    change(directory, model__layers__0__self_attn__k_proj__weight=torch.zeros(16, 8))
+    with pytest.raises(ModelError, match=r"the parts of layers\.0\.self_attn\.qkv_proj\.weight do not fit"):
+        load_pretrained(directory, vocab_size=20)
+
+
+def test_no_random_weights_are_made_to_be_thrown_away(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Tensor:
+        raise AssertionError("a weight was initialised")
+
+    monkeypatch.setattr(
+        torch.nn.init, "kaiming_uniform_", lambda tensor, *_, **__: tensor if tensor.is_meta else refuse()
+    )
+    monkeypatch.setattr(torch.nn.init, "normal_", lambda tensor, *_, **__: tensor if tensor.is_meta else refuse())
+    model, _ = load_pretrained(directory, vocab_size=20)
+    assert all(p.device.type == "cpu" and p.requires_grad and p.is_leaf for p in model.parameters())
+    assert model.frequencies.device.type == "cpu"
