@@ -1,6 +1,5 @@
 """The two sections that the trainer reads: [model], what is trained, and [train], how."""
 
-import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -31,7 +30,6 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         """Refuse values that no frequencies follow from."""
-        refuse_not_finite(self)
         needed = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         if self.rope_type != "llama3":
             return
@@ -40,14 +38,6 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         low, high = self.low_freq_factor, self.high_freq_factor
         if low is not None and high is not None and low >= high:
             raise ValueError(f"low_freq_factor {low} must be below high_freq_factor {high}")
-
-
-def refuse_not_finite(values: msgspec.Struct, *, allow_infinite: tuple[str, ...] = ()) -> None:
-    """Raise ValueError for a float that is no number, which no bound catches, or infinite."""
-    for name in values.__struct_fields__:
-        value = getattr(values, name)
-        if isinstance(value, float) and not math.isfinite(value) and not (name in allow_infinite and value > 0):
-            raise ValueError(f"{name} = {value}: expected a finite number")
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,7 +74,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def __post_init__(self) -> None:
         """Refuse sizes that contradict each other."""
-        refuse_not_finite(self)
         if self.path is not None:
             default = Model()
             clash = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(default, name)]
@@ -164,8 +153,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Export even a model whose answers do not end on a stop token."""
 
     def __post_init__(self) -> None:
-        """Refuse two answers to one question, and what is no number."""
-        refuse_not_finite(self, allow_infinite=("clip",))
+        """Refuse two answers to one question."""
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs = {self.epochs} and steps = {self.steps} are both set; drop one")
         if self.warmup_steps is not None and self.warmup_ratio is not None:

@@ -55,3 +55,35 @@ def test_every_key_is_documented_below_its_default() -> None:
         for field in msgspec.structs.fields(kind):
             at = next(i for i, line in enumerate(lines) if line.startswith(f"    {field.name}: "))
             assert lines[at + 1].startswith('    """'), f"{kind.__name__}.{field.name}"
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "temperature", "beta1", "min_lr_ratio", "clip"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_of_training_are_finite(name: str, value: float) -> None:
+    if name == "clip" and value == float("inf"):
+        assert msgspec.convert({name: value}, Train).clip == value
+        return
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({name: value}, Train)
+
+
+@pytest.mark.parametrize("name", ["rope_theta", "rms_norm_eps", "initializer_range"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_numbers_of_a_model_are_finite(name: str, value: float) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({name: value}, Model)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "said"),
+    [
+        ({"rope_type": "linear", "factor": 0.0}, "> 0.0"),
+        ({"rope_type": "linear", "factor": float("nan")}, "> 0.0"),
+        ({"rope_type": "linear", "factor": "x"}, "Expected `float`, got `str`"),
+        ({"rope_type": "yarn", "factor": 2.0}, "Invalid enum value 'yarn'"),
+        ({"rope_type": "llama3", "factor": 2.0}, "needs low_freq_factor, high_freq_factor, original_max"),
+    ],
+)
+def test_stretched_positions_are_checked_value_by_value(scaling: dict[str, Any], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        msgspec.convert({"rope_scaling": scaling}, Model)

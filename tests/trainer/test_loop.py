@@ -1,18 +1,22 @@
 """A step that goes wrong, seen from inside."""
 
+import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from schemas.lock import LockedError, locked
 from schemas.training import Model, Train
 from trainer.assets import vocabulary_size
 from trainer.console import Reporter
-from trainer.errors import Diverged
+from trainer.errors import Diverged, OutOfMemory
 from trainer.inputs import open_inputs
 from trainer.job import Job
-from trainer.loop import build_model
+from trainer.loop import build_model, fit
 from trainer.signals import Stop
 from trainer.step import choose_precision
 from trainer.stream import order
@@ -60,3 +64,47 @@ def test_only_matrices_decay(run: Path) -> None:
     assert {parameter.dim() for parameter in decayed["params"]} == {2}
     assert {parameter.dim() for parameter in plain["params"]} == {1}
     assert len(decayed["params"]) + len(plain["params"]) == len(list(training.model.parameters()))
+
+
+SMALL = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+
+
+def test_steps_that_train_nothing_have_no_loss(run: Path) -> None:
+    training = training_of(run, SMALL, Train(batch=5, steps=9, dtype="float32", eval_every=0))
+    training.inputs.packs.weights[:] = 0.0
+    training._read = lambda _: training.inputs.packs.read([], vocab_size=304)  # type: ignore[method-assign]
+    training.advance(Stop())
+    (line,) = [json.loads(text) for text in training.metrics.read_text().splitlines()]
+    assert line["loss"] is None
+
+
+def test_a_due_evaluation_is_left_out_once_a_stop_is_asked_for(run: Path) -> None:
+    training = training_of(run, SMALL, Train(batch=5, steps=4, dtype="float32", eval_every=1, schedule="constant"))
+    stop = Stop()
+    assert not training.advance(stop)
+    stop.signal = signal.SIGTERM
+    assert training.advance(stop)
+    assert training.advance(stop)
+    # the last step's is part of being done
+    assert training.advance(stop)
+    lines = [json.loads(text) for text in training.metrics.read_text().splitlines()]
+    assert [line["val_loss"] is not None for line in lines] == [True, False, False, True]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_what_does_not_fit_the_accelerator_says_what_to_lower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr("trainer.training.accumulate", fail)
+    job = Job(run=run, seed=7, model=SMALL, train=Train(batch=5, steps=2, n_samples=0), resume="")
+    with pytest.raises(OutOfMemory, match=r"Tried to allocate 2\.00 GiB\. Lower \[train\] micro_batch \(it is 1"):
+        fit(job, ALONE, Reporter(is_silent=True), Stop(), fresh=False)
+
+
+def test_a_second_trainer_is_refused_naming_the_first(run: Path) -> None:
+    job = Job(run=run, seed=7, model=SMALL, train=Train(batch=5, steps=2, n_samples=0), resume="")
+    with locked(job.home / ".lock"), pytest.raises(LockedError, match=f"pid {os.getpid()} on") as caught:
+        fit(job, ALONE, Reporter(is_silent=True), Stop(), fresh=True)
+    assert caught.value.exit_code == 75
+    assert [path.name for path in job.home.iterdir()] == [".lock"]

@@ -1,0 +1,108 @@
+"""The gate before the export: half of the answers must say something, and end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.settings import ConfigError
+from schemas.training import Model, Train
+from trainer.architecture import new_architecture
+from trainer.checkpoint import State
+from trainer.console import Reporter
+from trainer.errors import ExportRefused
+from trainer.finish import check_prompts, finish, is_exported
+from trainer.generate import Answer, Prompt
+from trainer.inputs import Inputs, open_inputs
+from trainer.job import Job
+from trainer.model import Decoder, initialise
+from trainer.samples import is_ended
+from trainer.step import Precision
+from trainer.stream import Cursor
+from trainer.world import World
+
+ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
+STOP, WORD = 303, 60
+
+
+def small(room: int = 256) -> Decoder:
+    sizes = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, max_position_embeddings=room)
+    model = Decoder(new_architecture(sizes, vocab_size=304))
+    initialise(model, seed=0)
+    return model
+
+
+def scripted(n_ended: int, *, is_empty: bool = False) -> Callable[..., list[Answer]]:
+    """Answers of which the first `n_ended` stop; what draws them is not under test here."""
+
+    def answer_all(_: object, prompts: list[Prompt], *, limit: int, **__: object) -> list[Answer]:
+        ended = Answer(ids=(STOP,) if is_empty else (WORD, STOP), is_stopped=True)
+        return [ended if i < n_ended else Answer(ids=(WORD,) * limit, is_stopped=False) for i in range(len(prompts))]
+
+    return answer_all
+
+
+def try_to_finish(run: Path, monkeypatch: pytest.MonkeyPatch, answering: Callable[..., list[Answer]]) -> Job:
+    monkeypatch.setattr("trainer.finish.answer_all", answering)
+    job = Job(run=run, seed=0, model=Model(), train=Train(), resume="")
+    job.home.mkdir()
+    state = State(cursor=Cursor(), n_steps=5, plan={})
+    precision = Precision(device=torch.device("cpu"), dtype=torch.float32)
+    finish(job, open_inputs(run, ALONE), small(), state, precision, Reporter(is_silent=False))
+    return job
+
+
+def n_prompts(inputs: Inputs) -> int:
+    return min(8, len(inputs.validation))
+
+
+def test_half_of_the_answers_are_enough_and_are_counted(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    n = n_prompts(open_inputs(run, ALONE))
+    assert n == 5
+    job = try_to_finish(run, monkeypatch, scripted(3))
+    assert "3 of 5 test answers said something and ended" in capsys.readouterr().out
+    assert is_exported(job.home, step=5, dtype="float32")
+    assert not is_exported(job.home, step=6, dtype="float32")
+    assert not is_exported(job.home, step=5, dtype="bfloat16")
+
+
+@pytest.mark.parametrize(("n_ended", "is_empty"), [(2, False), (5, True)])
+def test_fewer_or_empty_ones_are_not(n_ended: int, is_empty: bool, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ExportRefused, match=f"only {0 if is_empty else n_ended} of 5 test answers"):
+        try_to_finish(run, monkeypatch, scripted(n_ended, is_empty=is_empty))
+    assert not (run / "train" / "export").exists()
+
+
+def test_samples_that_all_ran_to_their_limit_are_pointed_at(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportRefused):
+        try_to_finish(run, monkeypatch, scripted(0))
+    assert "warning: every sample ran to its limit of 64 tokens" in capsys.readouterr().out
+
+
+def test_an_answer_ends_when_it_says_something_first(run: Path) -> None:
+    tokenizer = open_inputs(run, ALONE).tokenizer
+    newline = tokenizer.encode("\n").ids
+    assert is_ended(tokenizer, Answer(ids=(WORD, STOP), is_stopped=True))
+    assert not is_ended(tokenizer, Answer(ids=(WORD, WORD), is_stopped=False))
+    assert not is_ended(tokenizer, Answer(ids=(STOP,), is_stopped=True))
+    assert not is_ended(tokenizer, Answer(ids=(*newline, STOP), is_stopped=True))
+
+
+def test_what_could_not_be_sampled_or_tested_is_refused_before_training(run: Path) -> None:
+    inputs = open_inputs(run, ALONE)
+
+    def job(train: Train) -> Job:
+        return Job(run=run, seed=0, model=Model(), train=train, resume="")
+
+    check_prompts(job(Train(max_new_tokens=255)), inputs, small(256))
+    check_prompts(job(Train(max_new_tokens=999, n_samples=0)), inputs, small(256))
+    with pytest.raises(ConfigError, match="max_new_tokens = 256 leaves no room for a prompt"):
+        check_prompts(job(Train(max_new_tokens=256)), inputs, small(256))
+    with pytest.raises(ConfigError, match="export_unless_stopping"):
+        check_prompts(job(Train(n_samples=0)), inputs, small(8))
+    check_prompts(job(Train(n_samples=0, export_unless_stopping=True)), inputs, small(8))
