@@ -20,7 +20,7 @@ def trainer_command(options: argparse.Namespace) -> list[str]:
     """Return the command that `chatloom train` stands for."""
     command = [sys.executable, "-m"]
     if options.gpus > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={options.gpus}", "-m"]
+        command += ["trainer.ranks", "--standalone", f"--nproc-per-node={options.gpus}", "-m"]
     command += ["trainer", options.config]
     command += ["--run-dir", options.run] if options.run else []  # torchrun has a --run of its own
     for assignment in options.set:

@@ -233,11 +233,14 @@ class Training:
         total = self.world.sum(float(self.loss_sum))[0] if self.weight_sum else 0.0
         # the first rank carries the sum on, as it would after resuming, so that both go on bit for bit alike
         self.loss_sum = self._as_sum(total if self.world.is_first else 0.0)
-        if self.world.is_first:
-            keep = self.job.train.keep_checkpoints
-            with storing(checkpoint.at_step(self.checkpoints, self.n_steps)):
-                checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep)
+        # together, so that a full disk ends every rank with one message
+        self.world.together(lambda: self._write_checkpoint() if self.world.is_first else None)
         self._saved_at = self.n_steps
+
+    def _write_checkpoint(self) -> None:
+        keep = self.job.train.keep_checkpoints
+        with storing(checkpoint.at_step(self.checkpoints, self.n_steps)):
+            checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep)
 
     def state(self) -> State:
         """Return everything but the tensors."""

@@ -23,7 +23,7 @@ def test_one_process_is_the_trainer_and_several_are_torchruns():
     assert trainer_command(options(*given))[1:] == [
         "-m", "trainer", "c.toml", "--run-dir", "r", "--set", "train.lr=1", "--fresh"
     ]  # fmt: skip
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", "-m", "trainer", "c.toml"]
+    start = ["-m", "trainer.ranks", "--standalone", "--nproc-per-node=3", "-m", "trainer", "c.toml"]
     assert trainer_command(options("c.toml", "--gpus", "3"))[1:] == start
 
 

@@ -44,6 +44,16 @@ def test_a_batch_holds_tokens_positions_and_shifted_targets(tmp_path: Path, writ
     assert packs.longest == 3
 
 
+def test_metadata_of_packs_with_any_number_of_conversations(tmp_path: Path, write_shard: WriteShard) -> None:
+    empty = ROW | {"ids": [], "input_ids": [], "labels": [], "seq_lengths": [], "n_supervised": 0, "weight_sum": 0.0}
+    packs = packs_of(tmp_path, write_shard, empty, ROW, empty, empty, ROW | {"seq_lengths": [5]}, empty)
+    assert packs.n_tokens.tolist() == [0, 5, 0, 0, 5, 0]
+    assert packs.sum_squares.tolist() == [0, 13, 0, 0, 25, 0]
+    assert packs.longest == 5
+    nothing = Packs(tmp_path, [])
+    assert (nothing.n_tokens.tolist(), nothing.longest) == ([], 0)
+
+
 def test_no_packs_give_one_token_that_trains_nothing(tmp_path: Path, write_shard: WriteShard) -> None:
     batch = packs_of(tmp_path, write_shard, ROW).read([], vocab_size=10)
     assert (batch.input_ids_T.tolist(), batch.lengths, batch.rows_S.tolist()) == ([0], (1,), [])

@@ -1,0 +1,46 @@
+"""The config as the trainer reads it, and the command that goes on with it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.job import read_job
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("CHATLOOM_RESUME", raising=False)
+    path = tmp_path / "my config.toml"
+    path.write_text("[train]\nsteps = 3\n")
+    return path
+
+
+def test_the_command_to_go_on_works_without_an_active_environment(config: Path) -> None:
+    job = read_job(config, run=Path("r"), overrides=["train.lr=1e-3"], world_size=1)
+    assert job.resume == f"{sys.executable} -m trainer '{config}' --run-dir r --set train.lr=1e-3"
+
+
+def test_under_torchrun_it_gives_the_ranks_time_to_save(config: Path) -> None:
+    job = read_job(config, run=None, overrides=[], world_size=2)
+    start = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 {sys.executable} -m torch.distributed.run --nproc-per-node 2"
+    assert job.resume == f"{start} -m trainer '{config}'"
+
+
+def test_what_was_typed_is_what_is_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATLOOM_RESUME", "chatloom train c.toml --gpus 2")
+    assert read_job(config, run=None, overrides=[], world_size=2).resume == "chatloom train c.toml --gpus 2"
+
+
+def test_the_run_is_named_after_the_config_as_the_builder_has_it(config: Path) -> None:
+    assert read_job(config, run=None, overrides=[], world_size=1).run == Path("runs/my config")
+
+
+def test_torchrun_reads_the_variable() -> None:
+    from torch.distributed.launcher.api import LaunchConfig
+
+    if "shutdown_timeout" not in LaunchConfig.__dataclass_fields__:
+        pytest.skip("this torch always waits 30 s")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "600")
+        assert LaunchConfig(min_nodes=1, max_nodes=1, nproc_per_node=1).shutdown_timeout == 600
