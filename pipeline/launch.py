@@ -1,6 +1,7 @@
 """Starting the trainer, a program of its own that only reads what a build left on disk: alone, or once per GPU."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import shutil
@@ -9,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 SHUTDOWN_SECONDS: Final = 600
 """How long torchrun waits for ranks that it has asked to end: they finish their step and save first."""
+
+MOMENT: Final = 0.2
+"""Seconds between two looks at whether somebody wants to stop."""
 
 
 def trainer_command(options: argparse.Namespace) -> list[str]:
@@ -62,30 +65,48 @@ def train(options: argparse.Namespace) -> int:
 def _watched(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run torchrun until its ranks have ended, and pass on to them that somebody wants to stop.
 
-    The ranks get the signal, not torchrun, which would report it as a crash, with a traceback. They agree on a step, save
-    and end as if done; rank 0 says how to go on. A second Ctrl-C ends them at once.
+    The ranks get the signal, each once, and not torchrun, which would report it as a crash; it gets one only where there
+    are no ranks yet, or no table of processes. The ranks agree on a step, save and end as if done; rank 0 says how to go
+    on. A second Ctrl-C ends them at once.
     """
     asked: list[int] = []
-
-    def pass_on(number: int, _: FrameType | None) -> None:
-        asked.append(number)
-        ranks = children(child.pid)
-        if not ranks:  # not started yet, or a system that does not list them
-            child.send_signal(number)
-        for rank in ranks:
-            os.kill(rank, signal.SIGKILL if asked.count(signal.SIGINT) > 1 else number)
-
-    # its own process group: the terminal's Ctrl-C comes here alone
-    with subprocess.Popen(command, env=environment, process_group=0) as child:
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = child.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    told: set[int] = set()
+    young: set[int] = set()
+    before = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        # its own process group: the terminal's Ctrl-C comes here alone
+        with subprocess.Popen(command, env=environment, process_group=0) as child:
+            while (code := _ended(child)) is None:
+                if not asked:
+                    continue
+                ranks = set(children(child.pid))
+                # a process that has only just been forked would lose the signal
+                for process in (ranks & young if ranks else {child.pid}) - told:
+                    _send(process, asked[0])
+                    told.add(process)
+                if asked.count(signal.SIGINT) > 1:
+                    for rank in ranks:
+                        _send(rank, signal.SIGKILL)
+                young = ranks
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if signal.SIGINT in asked:
         return 130
     return code if code >= 0 else 128 - code
+
+
+def _ended(child: subprocess.Popen[bytes]) -> int | None:
+    """Return the exit code of `child` once it has ended; None after a moment in which it has not."""
+    try:
+        return child.wait(MOMENT)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _send(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(process, number)
 
 
 def children(parent: int) -> list[int]:

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run torchrun and return the exit code of the rank that failed first, or 0."""
+    """Run torchrun and return the exit code of the rank that failed first, or 0; 130 when Ctrl-C came before any ran."""
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
