@@ -15,8 +15,11 @@ from typing import Final
 SHUTDOWN_SECONDS: Final = 600
 """How long torchrun waits for ranks that it has asked to end: they finish their step and save first."""
 
-MOMENT: Final = 0.2
+MOMENT: Final = 0.05
 """Seconds between two looks at whether somebody wants to stop."""
+
+PATIENCE: Final = 1.0
+"""Seconds without any rank after which torchrun itself is told: it is still starting, or nobody can say what it runs."""
 
 
 def trainer_command(options: argparse.Namespace) -> list[str]:
@@ -71,6 +74,7 @@ def _watched(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """
     asked: list[int] = []
     told: set[int] = set()
+    alone = 0.0
     young: set[int] = set()
     before = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -80,8 +84,9 @@ def _watched(command: Sequence[str], environment: Mapping[str, str]) -> int:
                 if not asked:
                     continue
                 ranks = set(children(child.pid))
-                # a process that has only just been forked would lose the signal
-                for process in (ranks & young if ranks else {child.pid}) - told:
+                alone = 0.0 if ranks or told else alone + MOMENT
+                # a process that has only just been forked would lose the signal; one that ends anyway needs none
+                for process in ({child.pid} if alone > PATIENCE else ranks & young) - told:
                     _send(process, asked[0])
                     told.add(process)
                 if asked.count(signal.SIGINT) > 1:

@@ -23,15 +23,16 @@ num_hidden_layers = 2
 num_attention_heads = 2
 
 [train]
-steps = 12
+steps = 60
 batch = 4
 lr = 1e-2
 dtype = "float32"
-eval_every = 6
+eval_every = 30
 checkpoint_every = 100
 n_samples = 1
 max_new_tokens = 8
 """
+STEPS = 60  # enough for an interruption to come before the last
 ENVIRONMENT = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
 
 
@@ -82,8 +83,8 @@ def test_two_ranks_an_interruption_and_one_rank_give_the_curve_of_an_undisturbed
         shutil.copytree(data, run)
     finish(train(built, straight))
     expected = curve(straight)
-    assert list(expected) == list(range(1, 13))
-    assert expected[12] < expected[1] - 0.5
+    assert list(expected) == list(range(1, STEPS + 1))
+    assert expected[STEPS] < expected[1] - 0.5
 
     process = chatloom_train(built, broken, ranks=2)
     deadline = time.monotonic() + 200
@@ -96,12 +97,14 @@ def test_two_ranks_an_interruption_and_one_rank_give_the_curve_of_an_undisturbed
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 130, out
     assert "Traceback" not in out
-    assert 3 <= len(curve(broken)) < 12
+    assert 3 <= len(curve(broken)) < STEPS
     assert out.splitlines()[-1].endswith(f"chatloom train {built} --run {broken} --gpus 2")
     finish(train(built, broken))
     resumed = curve(broken)
-    assert list(resumed) == list(range(1, 13))
-    assert resumed == pytest.approx(expected, abs=1e-5)
+    assert list(resumed) == list(range(1, STEPS + 1))
+    for step, loss in resumed.items():
+        # rounding differs between one rank and two, and grows with every step
+        assert loss == pytest.approx(expected[step], abs=1e-5 if step <= 12 else 1e-3), step
 
 
 @pytest.mark.parametrize("stage", STAGES)
