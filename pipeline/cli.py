@@ -6,12 +6,11 @@ Heavy libraries are imported by the verb that needs them, so that --help answers
 import argparse
 import os
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from schemas.errors import UserError
 from schemas.manifest import STAGES
@@ -155,14 +154,17 @@ def _report(error: Exception) -> int:
 def _data(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    from pipeline.interrupt import Stop
+
+    stop = Stop()
+    stop.install()
     from pipeline.config import load_config
     from pipeline.run import build
     from pipeline.terminal import TerminalProgress
 
     config = load_config(Path(options.config), assignments=options.set, inputs=options.input, run=options.run)
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    progress = TerminalProgress(console)
+    progress = TerminalProgress(console, stop.check)
     console.print(f"chatloom data {options.config} -> {config.run}")
     workers = options.workers or len(os.sched_getaffinity(0))
     try:
@@ -195,10 +197,6 @@ def _train_command(options: argparse.Namespace) -> str:
         if assignment.startswith(("model.", "train.", "seed", "run")):
             words += ["--set", assignment]
     return shlex.join(words)
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _train(options: argparse.Namespace) -> int:

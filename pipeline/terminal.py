@@ -1,7 +1,7 @@
 """A build as a person watches it: one line per stage, a bar where there is a terminal."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,8 +15,8 @@ from schemas.manifest import Manifest, ShardRecord
 class TerminalProgress(run.Progress):
     """Writes to `console`; plain lines when it is no terminal, and then a sign of life every 10 seconds."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, check: Callable[[], None] = lambda: None) -> None:
+        self._console, self._check = console, check
         self._bar: Progress | None = None
         self._task: Any = None
         self._done = self._total = 0
@@ -53,6 +53,7 @@ class TerminalProgress(run.Progress):
 
     def advanced(self, stages: Sequence[str], records: Sequence[ShardRecord]) -> None:  # noqa: ARG002 - as declared
         """Move the bar."""
+        self._check()
         self._done += 1
         if self._bar is not None:
             self._bar.advance(self._task)
@@ -64,6 +65,7 @@ class TerminalProgress(run.Progress):
 
     def finished(self, manifest: Manifest, seconds: float | None) -> None:
         """Print a stage's line."""
+        self._check()
         totals = manifest.totals
         n_dropped = sum(totals.dropped.values())
         line = f"{totals.kept:>11,} kept {n_dropped:>9,} dropped"
