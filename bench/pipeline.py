@@ -29,11 +29,15 @@ ROOT = Path(__file__).parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--input", default="data/sample/messages.jsonl", help="JSONL file (default: a file of the sample)")
+    parser.add_argument(
+        "--input", default="data/sample/messages.jsonl", help="JSONL file (default: a file of the sample)"
+    )
     parser.add_argument("--tokenizer", default="data/tokenizer", help="tokenizer with a chat template")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--against", action="store_true", help="also time tokenizers.encode_batch_fast on the same contents")
+    parser.add_argument(
+        "--against", action="store_true", help="also time tokenizers.encode_batch_fast on the same contents"
+    )
     options = parser.parse_args()
     size = Path(options.input).stat().st_size
     with tempfile.TemporaryDirectory() as directory:
@@ -95,7 +99,11 @@ def encode_batch_fast(options: argparse.Namespace) -> float:
     )
     tokenizer = Path(options.tokenizer) / "tokenizer.json"
     done = subprocess.run(
-        [sys.executable, "-c", code, options.input, str(tokenizer)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, options.input, str(tokenizer)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return float(done.stdout)
 
@@ -129,7 +137,9 @@ def report(
     print(f"packs: {packs:,}, {tokens:,} tokens, fill {tokens / packs / 2048:.2%}")
     if peers:
         peer = statistics.median(peers)
-        print(f"tokenizers.encode_batch_fast, contents alone: {peer:.2f} s; a whole build takes {seconds / peer:.2f} x that")
+        print(
+            f"tokenizers.encode_batch_fast, contents alone: {peer:.2f} s; a whole build takes {seconds / peer:.2f} x that"
+        )
     print("\n| stage | seconds of work, all workers | of it writing | share |\n|---|--:|--:|--:|")
     for stage in STAGES:
         both = spent[stage] + written[stage]

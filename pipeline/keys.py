@@ -94,7 +94,8 @@ def closure(modules: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], tupl
     return tuple(sorted(seen.items())), tuple(sorted(versions.items()))
 
 
-def _imports(name: str, source: bytes, *, is_package: bool) -> list[str]:
+@functools.lru_cache(maxsize=512)
+def _imports(name: str, source: bytes, *, is_package: bool) -> tuple[str, ...]:
     found: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -106,7 +107,7 @@ def _imports(name: str, source: bytes, *, is_package: bool) -> list[str]:
                 base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
             # `from package import module` and `from module import name` look the same: what is no module is not found.
             found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    return found
+    return tuple(found)
 
 
 @functools.cache
