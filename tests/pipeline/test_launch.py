@@ -49,13 +49,14 @@ def test_children_are_found_in_the_process_table():
         child.communicate(b"\n")
 
 
+# each rank writes its line at once, so that the lines of two do not mix
 WATCH = """\
 import os, sys
 from pipeline.launch import _watched
 ranks = "import signal, subprocess, sys; p = [subprocess.Popen([sys.executable, '-c', sys.argv[1]], start_new_session=True) "\\
         "for _ in range(2)]; sys.exit(max(x.wait() for x in p))"
-rank = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(0)); "\\
-       "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('up', flush=True); time.sleep(60)"
+rank = "import os, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(0)); "\\
+       "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); os.write(1, b'up' + bytes([10])); time.sleep(60)"
 sys.exit(_watched([sys.executable, "-c", ranks, rank], os.environ))
 """
 
