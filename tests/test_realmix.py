@@ -7,6 +7,11 @@ import gzip
 import itertools
 import json
 import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +19,8 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.run import build
-from tests.corpus import ROOT
+from schemas.manifest import read_manifests
+from tests.corpus import ROOT, shards_of
 
 CORPUS = ROOT.parent / "shared" / "data" / "realmix.jsonl.gz"
 HOME = os.environ.get("CHATLOOM_TOKENIZERS")
@@ -92,3 +98,35 @@ def trained_runs(labels: list[int]) -> list[list[int]]:
     return [
         list(group) for is_trained, group in itertools.groupby(labels, key=lambda label: label != -100) if is_trained
     ]
+
+
+@pytest.mark.slow
+def test_five_kills_of_a_real_build_leave_no_trace(tmp_path: Path):
+    (tmp_path / "c.toml").write_text(
+        f'[source]\ninputs = ["{CORPUS}"]\n[tokenize]\ntokenizer = "{ROOT / "data" / "tokenizer"}"\n'
+    )
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+
+    def start(run: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "pipeline.cli", "data", str(tmp_path / "c.toml"), "--run", str(run)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
+
+    began = time.monotonic()
+    assert start(straight).wait() == 0
+    duration = time.monotonic() - began
+    rng = random.Random(11)
+    n_files = [0]
+    for _ in range(5):
+        process = start(broken)
+        time.sleep(rng.uniform(0.3, 0.6) * duration)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        n_files.append(len(list(broken.rglob("*.arrow"))))
+    assert n_files[-1] > 0
+    assert start(broken).wait() == 0
+    funnel = {name: manifest.totals for name, manifest in read_manifests(broken).items()}
+    assert funnel["ingest"].rows_in == 58_874
+    assert all(t.rows_in == t.kept + sum(t.dropped.values()) for t in funnel.values())
+    assert shards_of(broken) == shards_of(straight)
+    assert not list(broken.rglob(".tmp-*"))
