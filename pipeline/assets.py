@@ -69,9 +69,6 @@ def load_assets(config: Config) -> Assets:
     vocabulary = Vocabulary(
         tokenizer_json=tokenizer_json,
         control_tokens=controls,
-        bos_token=variables.get("bos_token"),
-        eos_token=variables.get("eos_token"),
-        pad_token=variables.get("pad_token"),
     )
     probed = probe(template, render)
     _check_stops(probed.stops, definition, template, render, files["tokenizer.json"])

@@ -1,15 +1,14 @@
 """The chunks of all inputs, found anew at each build; only unpacking a compressed file twice is avoided."""
 
-import hashlib
 import shutil
 from pathlib import Path
 
 import msgspec
 
-from pipeline.keys import digest
+from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
 from pipeline.source import Chunk, Source, expand, scan, unpack
-from schemas.files import write_if_changed
+from schemas.files import sha256_of, write_if_changed
 
 
 class _Packed(msgspec.Struct, frozen=True):
@@ -64,6 +63,6 @@ class Catalog:
             return {}
 
     def _packed_key(self, path: str) -> str:
-        with Path(path).open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest(content, str(self._config.shard_bytes), str(self._config.max_line_bytes), str(self._spool))
+        code, _ = closure(READER)
+        sizes = f"{self._config.shard_bytes} {self._config.max_line_bytes}"
+        return digest(sha256_of(Path(path)), sizes, str(self._spool), *(sha256 for _, sha256 in code))

@@ -15,6 +15,8 @@ from pipeline.graph import SOURCE, Stage
 from pipeline.source import Source
 from schemas.manifest import FORMAT
 
+READER: Final = ("pipeline.source", "pipeline.cutting")
+"""What turns files into lines: part of the key of the stage that reads them."""
 _OURS: Final = ("stages", "schemas", "pipeline")
 _LIBRARIES: Final = frozenset(
     {"polars", "pyarrow", "numpy", "numba", "msgspec", "jinja2", "tokenizers", "gigatoken", "datasketch"}
@@ -38,7 +40,7 @@ def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.St
     A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
     """
     reads_lines = stage.reads[0] == SOURCE
-    code, libraries = closure((stage.run.__module__, "pipeline.store", *(("pipeline.source",) if reads_lines else ())))
+    code, libraries = closure((stage.run.__module__, "pipeline.store", *(READER if reads_lines else ())))
     settings = {name: value for name, value in msgspec.to_builtins(config).items() if name not in stage.neutral}
     if reads_lines:
         settings["source"] = [source.shard_bytes, source.max_line_bytes]

@@ -74,7 +74,8 @@ class Workers:
             # One task a worker and one in hand: a queue of many thousand would only hold memory.
             while waiting and len(running) < 2 * self._n_workers:
                 task = waiting.pop()
-                running[pool.submit(_run_shard, names, task)] = task
+                with _explained([task, *running.values()]):
+                    running[pool.submit(_run_shard, names, task)] = task
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 task = running.pop(future)
@@ -88,10 +89,10 @@ class Workers:
         """Run a corpus stage; workers that would be idle meanwhile get ready for the stages `then`."""
         if self._pool is None:
             return run_corpus(self._store, by_name(name), self._settings, key, records)
-        future = self._pool.submit(_run_corpus, name, key, {name: list(found) for name, found in records.items()})
-        for _ in range(self._n_workers - 1):
-            self._pool.submit(_get_ready, tuple(then))
         with _explained([]):
+            future = self._pool.submit(_run_corpus, name, key, {name: list(found) for name, found in records.items()})
+            for _ in range(self._n_workers - 1):
+                self._pool.submit(_get_ready, tuple(then))
             return future.result()
 
     def _started(self) -> ProcessPoolExecutor:

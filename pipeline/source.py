@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.cutting import BLANK, BLOCK, BOM, Container, Elements, container_of, cut_array, cut_lines
 from schemas.errors import UserError
-from schemas.files import TEMPORARY
+from schemas.files import TEMPORARY, sha256_of
 from schemas.settings import ConfigError
 from schemas.tables import LINES
 
@@ -193,8 +193,7 @@ def _read_verified(chunk: Chunk, config: Source) -> bytes:
 
 def unpack(path: str, spool_dir: Path) -> Path:
     """Return the unpacked copy of a gzip file, making it if need be; its name is the hash of the packed bytes."""
-    with Path(path).open("rb") as packed:
-        name = hashlib.file_digest(packed, "sha256").hexdigest()
+    name = sha256_of(Path(path))
     target = spool_dir / name
     if target.exists():
         return target

@@ -15,7 +15,7 @@ import pyarrow.ipc
 from pipeline.graph import Stage
 from schemas.conform import conform
 from schemas.errors import GateError
-from schemas.files import TEMPORARY, remove, write_if_changed, write_whole
+from schemas.files import TEMPORARY, remove, sha256_of, write_if_changed, write_whole
 from schemas.manifest import STAGES, FileRecord, Manifest, ShardRecord, total
 from schemas.tables import dropped_schema
 
@@ -191,12 +191,6 @@ class Store:
 
     def _manifest_path(self, stage: str) -> Path:
         return self.directory(stage) / "manifest.json"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hash of a file's bytes."""
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def verify(path: Path, file: FileRecord) -> None:

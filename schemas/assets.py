@@ -9,9 +9,6 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     tokenizer_json: bytes
     control_tokens: tuple[str, ...] = ()
     """Added tokens that only the template may write: those flagged special, and those it writes."""
-    bos_token: str | None = None
-    eos_token: str | None = None
-    pad_token: str | None = None
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: the one way in which builder and trainer write."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -42,6 +43,12 @@ def remove(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
         sync(path.parent)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file's bytes, read in blocks. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

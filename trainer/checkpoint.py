@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from schemas.files import sha256_of
 from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch
 from trainer.files import remove_directory, replacing_directory, sweep
 from trainer.model import Decoder
@@ -69,7 +70,10 @@ def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.O
         save_file(_weights(model), temporary / "model.safetensors", metadata={"format": "pt"})
         save_file(_moments(model, optimizer), temporary / "optimizer.safetensors", metadata={"format": "pt"})
         files = sorted(temporary.iterdir())
-        hashes, sizes = {file.name: _sha256(file) for file in files}, {file.name: file.stat().st_size for file in files}
+        hashes, sizes = (
+            {file.name: sha256_of(file) for file in files},
+            {file.name: file.stat().st_size for file in files},
+        )
         body = msgspec.json.encode(msgspec.structs.replace(state, files=hashes, sizes=sizes))
         sealed = _Sealed(sha256=hashlib.sha256(body).hexdigest(), state=msgspec.Raw(body))
         (temporary / "state.json").write_bytes(msgspec.json.encode(sealed))
@@ -222,14 +226,9 @@ def _problem(path: Path) -> str | None:
         return f"torn or corrupt checkpoint ({error})"
     for name, expected in state.files.items():
         try:
-            got = _sha256(path / name)
+            got = sha256_of(path / name)
         except OSError as error:
             return f"torn checkpoint ({name}: {error.strerror or error})"
         if got != expected:
             return f"corrupt checkpoint ({name}: sha256 is {got}, state.json says {expected})"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

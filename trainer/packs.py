@@ -1,6 +1,5 @@
 """The packs of a finished run: verified once, then read through memory maps."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from schemas.conform import SchemaError
+from schemas.files import sha256_of
 from schemas.manifest import FileRecord, Manifest
 from schemas.tables import PACKED
 from trainer.errors import DataError
@@ -44,8 +44,7 @@ def verify(stage: Path, file: FileRecord) -> str | None:
     """Return what is wrong with a shard's bytes, or None when they are exactly those that were written."""
     path = stage / file.path
     try:
-        with path.open("rb") as stream:
-            got = hashlib.file_digest(stream, "sha256").hexdigest()
+        got = sha256_of(path)
     except OSError as error:
         return f"{path}: {error.strerror or error}; the manifest lists it; {REBUILD}"
     if got != file.sha256:

@@ -108,3 +108,11 @@ def test_where_an_asset_lies_and_which_inputs_there_are_is_no_part_of_a_key():
     assert key("tokenize", config={"tokenizer": "elsewhere"}) == key("tokenize")
     assert key("render", config={"template": "elsewhere.jinja"}) == key("render")
     assert key("ingest", source=Source(inputs=("a.jsonl",))) == key("ingest")
+
+
+def test_the_code_that_cuts_files_is_part_of_the_key_of_what_reads_them():
+    modules = {name for name, _ in keys.closure(keys.READER)[0]}
+    assert modules >= {"pipeline.source", "pipeline.cutting"}
+    imported = keys._imports("pipeline.source", keys._find("pipeline.source").read_bytes(), is_package=False)
+    # whatever of pipeline the reader imports is named, for the closure does not follow it
+    assert {name for name in imported if name.startswith("pipeline.") and keys._find(name)} <= set(keys.READER)
