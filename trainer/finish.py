@@ -129,6 +129,6 @@ def _require_stops(job: Job, inputs: Inputs, model: Decoder, precision: Precisio
     raise ExportRefused(
         f"{job.home / 'export'}: not written, because only {text} ({', '.join(map(str, sorted(stop_ids)))}) within "
         f"{SMOKE_TOKENS} tokens; at least half must, or the model, served, would not end its answers. The checkpoint is "
-        "kept. Train longer, or check that stop tokens are trained (the mask report of `make data`); "
+        "kept. Train longer, or see with `chatloom look RUN mask` that stop tokens are trained; "
         "--set train.export_unless_stopping=true exports it as it is."
     )

@@ -17,7 +17,7 @@ from trainer.errors import DataError
 from trainer.model import Batch
 from trainer.stream import Integers
 
-REBUILD = "rebuild it with `make data`"
+REBUILD = "`chatloom data CONFIG --verify` rebuilds it"
 
 
 def read_manifest(run: Path) -> Manifest:

@@ -104,7 +104,7 @@ def test_every_flipped_bit_of_a_shard_is_found(run: Path) -> None:
         assert problem is not None
         assert str(path) in problem
         assert f"the manifest says {file.sha256}" in problem
-        assert "make data" in problem
+        assert "chatloom data CONFIG --verify" in problem
 
 
 def test_a_missing_shard_is_named(run: Path) -> None:
