@@ -87,7 +87,8 @@ class _Shard:
         start = time.perf_counter()
         inputs = [self._frame(name) for name in stage.reads]
         out = _run(stage, inputs, self.settings, f"{self.task.chunk.path}, shard {self.task.shard}")
-        halves = split(stage, self.task.shard, out, inputs[0].height)
+        counts = _report(stage, out, inputs, self.settings)
+        halves = split(stage, self.task.shard, out, inputs[0].height, counts)
         if stage.partition is None:
             self.frames[stage.name] = as_frame(halves.kept)
         self.spent[stage.name] = inputs[0].height, time.perf_counter() - start
@@ -121,10 +122,11 @@ def run_corpus(
     inputs = [pl.concat(frames, rechunk=False) for frames in parts]
     heights = [frame.height for frame in parts[0]]
     out = _run(stage, inputs, settings, "all shards")
+    counts = _report(stage, out, inputs, settings)  # of the corpus: they stand in the first shard's record
     computed = time.perf_counter()
     committed, first = [], 0
     for shard, height in enumerate(heights):
-        halves = split(stage, shard, out.slice(first, height), height)
+        halves = split(stage, shard, out.slice(first, height), height, counts if shard == 0 else None)
         committed.append(store.commit(stage, shard, key, halves))
         first += height
     timing = Timing(stage.name, 0, first, computed - start, time.perf_counter() - computed)
@@ -135,7 +137,13 @@ def run_empty(stages: Sequence[Stage], settings: Settings) -> None:
     """Run `stages` on tables without rows: whatever they load on first use is then loaded."""
     for stage in stages:
         inputs = [as_frame(by_name(name).writes.empty_table()) for name in stage.reads]
-        stage.run(*inputs, settings.configs[stage.name], **{name: settings.assets[name] for name in stage.assets})
+        assets = {name: settings.assets[name] for name in stage.assets}
+        out = stage.run(*inputs, settings.configs[stage.name], **assets)
+        _report(stage, out, inputs, settings)
+
+
+def _report(stage: Stage, out: pl.DataFrame, inputs: list[pl.DataFrame], settings: Settings) -> dict[str, int]:
+    return {} if stage.report is None else stage.report(out, *inputs, settings.configs[stage.name])
 
 
 def as_frame(table: pa.Table) -> pl.DataFrame:

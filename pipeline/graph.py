@@ -43,6 +43,8 @@ class Stage:
     """Outside files that enter by value, as keyword arguments."""
     neutral: tuple[str, ...] = ()
     """Settings that only say where an asset is; its bytes are what counts."""
+    report: Callable[..., dict[str, int]] | None = None
+    """report(out, *inputs, config) -> counts of one shard for the manifest, pure; `out` holds kept and dropped rows."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 

@@ -21,6 +21,7 @@ _CLASS_STYLES: Final = {
     "tool_result": "yellow",
     "stop": "reverse",
     "scaffold": "underline",
+    "generation_prompt": "dim italic",
     "template": "dim",
 }
 _TRAINED, _UNTRAINED = "bold black on green", "dim"

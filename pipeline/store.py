@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +40,10 @@ class Halves:
     reasons: dict[str, int]
     """Conversations dropped, by reason."""
     rows_in: int
+    counts: dict[str, int] = field(default_factory=dict)
 
 
-def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int) -> Halves:
+def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int, counts: dict[str, int] | None = None) -> Halves:
     """Split a stage's output into kept and dropped rows.
 
     Raises StageError if conversations in are not conversations out, and SchemaError if a table is not what was promised.
@@ -65,7 +66,7 @@ def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int) -> Halves:
         raise StageError(
             f"{stage.name}, shard {shard}: {rows_in} conversations in, but {n_kept} kept + {n_dropped} dropped"
         )
-    return Halves(kept, dropped, reasons, rows_in)
+    return Halves(kept, dropped, reasons, rows_in, counts or {})
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Store:
             dropped=halves.reasons,
             tokens=_tokens(halves.kept),
             supervised=_sum(halves.kept, "n_supervised"),
+            counts=halves.counts,
             files=tuple(files),
         )
         self.remember(stage.name, record)

@@ -73,9 +73,15 @@ SPLIT: Final = field("split", pa.string(), "train or validation, decided by clus
 
 TEXT: Final = field("text", pa.string(), "the conversation as the chat template writes it")
 SPANS: Final = field("spans", pa.list_(TEXT_SPAN), "a partition of the text by who wrote it")
+NOTES: Final = field(
+    "notes", pa.list_(pa.string()), "what the template left out or rewrote, e.g. reasoning:2 not written"
+)
 TOKEN_SPANS: Final = field("spans", pa.list_(TOKEN_SPAN), "the same partition, of the tokens")
 
 INPUT_IDS: Final = field("input_ids", pa.list_(pa.int32()), "token ids as fed to the model", unit="token")
+N_STRADDLING: Final = field(
+    "n_straddling", pa.int32(), "tokens that begin in one span and end in another", unit="token"
+)
 LABELS: Final = field("labels", pa.list_(pa.int32()), "input_ids where trained, else -100; not shifted", unit="token")
 LOSS_WEIGHTS: Final = field(
     "loss_weights", pa.list_(pa.float32()), "weight of each label; null when all are 0 or 1", nullable=True

@@ -1,5 +1,6 @@
 """What a stage says of its own output: written last, so that its presence is the proof of completion."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Conversations dropped, by reason."""
     tokens: int = 0
     supervised: int = 0
+    counts: dict[str, int] = {}
+    """What else the stage has to report of this shard, by name, e.g. "trained/assistant/content"."""
     files: tuple[FileRecord, ...] = ()
 
     def digest(self) -> str:
@@ -53,6 +56,7 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     tokens: int = 0
     supervised: int = 0
+    counts: dict[str, int] = {}
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,17 +75,22 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 def total(shards: tuple[ShardRecord, ...]) -> Totals:
     """Return the sums over `shards`."""
-    dropped: dict[str, int] = {}
-    for shard in shards:
-        for reason, n in shard.dropped.items():
-            dropped[reason] = dropped.get(reason, 0) + n
     return Totals(
         rows_in=sum(shard.rows_in for shard in shards),
         kept=sum(shard.kept for shard in shards),
-        dropped=dict(sorted(dropped.items())),
+        dropped=_sums(shard.dropped for shard in shards),
         tokens=sum(shard.tokens for shard in shards),
         supervised=sum(shard.supervised for shard in shards),
+        counts=_sums(shard.counts for shard in shards),
     )
+
+
+def _sums(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for one in counts:
+        for name, n in one.items():
+            sums[name] = sums.get(name, 0) + n
+    return dict(sorted(sums.items()))
 
 
 def read_manifest(run: Path, stage: str) -> Manifest | None:

@@ -12,6 +12,9 @@ class SpanClass(StrEnum):
     TOOL_CALL = "tool_call"
     TOOL_RESULT = "tool_result"
     STOP = "stop"  # the token on which an assistant's turn ends
+    GENERATION_PROMPT = (
+        "generation_prompt"  # what the template writes to let the assistant speak; given, never produced
+    )
     SCAFFOLD = "scaffold"  # template text inside an assistant's turn, which the model must write: think tags, brackets
     TEMPLATE = "template"  # everything else: headers, separators, system defaults
 

@@ -17,8 +17,8 @@ MEASURED: Final = pa.schema([*CONVERSATIONS, f.N_CHARS, f.N_TURNS])
 SIGNED: Final = pa.schema([f.ID, f.N_CHARS, f.EXACT_HASH, f.SHINGLES, f.MINHASH])
 CLUSTERED: Final = pa.schema([f.ID, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.IS_EXACT, f.N_DUPLICATES])
 DISTINCT: Final = pa.schema([*MEASURED, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.N_DUPLICATES, f.SPLIT])
-RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS])
-TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS])
+RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS, f.NOTES])
+TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS, f.N_STRADDLING])
 LABELLED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED])
 PACKED: Final = pa.schema(
     [f.IDS, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.SEQ_LENGTHS, f.N_SUPERVISED, f.WEIGHT_SUM]

@@ -19,7 +19,9 @@ IGNORED: Final = -100
 
 Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 RoleName = Literal["system", "user", "assistant", "tool", "*"]
-ClassName = Literal["content", "reasoning", "tool_call", "tool_result", "stop", "scaffold", "template", "*"]
+ClassName = Literal[
+    "content", "reasoning", "tool_call", "tool_result", "stop", "scaffold", "generation_prompt", "template", "*"
+]
 Table = dict[RoleName, dict[ClassName, Weight]]
 
 _TURN: Final[Table] = {
@@ -41,7 +43,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     weights: Table = {}
     """Changes to the preset: role, then class, to loss weight, e.g. {user = {content = 0.1}}; "*" stands for any. Roles are
     system, user, assistant, tool; classes content, reasoning, tool_call, tool_result, stop, scaffold (what the template
-    writes inside a turn), template (what it writes around turns; of no role)."""
+    writes inside a turn), generation_prompt (what it writes to let the assistant speak), template (what it writes around
+    turns; of no role)."""
     require_stop: bool = True
     """Refuse to build when a trained turn does not end on a trained stop token: such a model never stops."""
 

@@ -1,6 +1,7 @@
 """Laws that hold for every stage, whatever it does; a new stage is held to them by being in GRAPH."""
 
 import copy
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def test_locality_rows_do_not_know_their_neighbours(world, stage):
     cut = height // 3
     halves = [world.run(stage, *(frame.slice(a, b) for frame in inputs)) for a, b in ((0, cut), (cut, height - cut))]
     assert_frame_equal(pl.concat(halves), world.out[stage.name])
+
+
+@pytest.mark.parametrize("stage", [s for s in GRAPH if s.report], ids=lambda s: s.name)
+def test_reports_of_parts_add_up_to_the_report_of_the_whole(world, stage):
+    inputs, config = world.inputs(stage), world.config.sections[stage.name]
+    whole = stage.report(world.out[stage.name], *inputs, config)
+    assert whole and all(type(n) is int for n in whole.values())
+    height = inputs[0].height
+    sums: Counter[str] = Counter()
+    for first, last in ((0, height // 3), (height // 3, height)):
+        parts = [frame.slice(first, last - first) for frame in inputs]
+        sums.update(stage.report(world.run(stage, *parts), *parts, config))
+    assert {name: n for name, n in sums.items() if n} == {name: n for name, n in whole.items() if n}
 
 
 @pytest.mark.parametrize("stage", GRAPH, ids=NAMES)

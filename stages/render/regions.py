@@ -12,6 +12,7 @@ CLASSES: Final = tuple(map(str, SpanClass))
 """Names of the classes; the first four are the kinds of stages.render.traced."""
 SCAFFOLD: Final = CLASSES.index(SpanClass.SCAFFOLD)
 STOP: Final = CLASSES.index(SpanClass.STOP)
+GENERATION_PROMPT: Final = CLASSES.index(SpanClass.GENERATION_PROMPT)
 TEMPLATE: Final = CLASSES.index(SpanClass.TEMPLATE)
 
 
@@ -36,7 +37,8 @@ def partition(
     """Cut `text` into adjacent parts that cover it: start, end, class (index into CLASSES), message.
 
     Neighbours differ in class or message. The turn of an assistant reaches from the end of the generation prompt to the
-    end of its stop: the template's text in it is scaffold, or stop. A message that wrote no character has no turn.
+    end of its stop: the template's text in it is scaffold, or stop; the prompt before it is a class of its own. A message
+    that wrote no character has no turn.
     `written` is ascending and disjoint.
     """
     parts: list[tuple[int, int, int, int]] = []
@@ -49,10 +51,9 @@ def partition(
         role = roles[message]
         between, owner = TEMPLATE, -1
         if role == "assistant":
-            start = at + _turn_start(text[at:first], previous, boundaries)
-            if at < start:
-                parts.append((at, start, TEMPLATE, -1))
-            at = start
+            asked, answered = _turn_start(text[at:first], previous, boundaries)
+            parts += _given(at, at + asked, at + answered, message)
+            at += answered
             between, owner = SCAFFOLD, message
         while True:  # over all that this message wrote before another one did
             if at < first:
@@ -80,15 +81,23 @@ def partition(
     return parts
 
 
-def _turn_start(literal: str, previous: str, boundaries: Boundaries) -> int:
-    """Return where in the template's text before an assistant's first character its turn begins."""
+def _given(at: int, asked: int, answered: int, message: int) -> list[tuple[int, int, int, int]]:
+    """Return what the template writes before a turn: all that ends what was before, and the generation prompt."""
+    parts = [(at, asked, TEMPLATE, -1), (asked, answered, GENERATION_PROMPT, message)]
+    return [part for part in parts if part[0] < part[1]]
+
+
+def _turn_start(literal: str, previous: str, boundaries: Boundaries) -> tuple[int, int]:
+    """Return where in the template's text before an assistant's first character its prompt and its turn begin."""
     header = boundaries.header
     if header and (found := literal.rfind(header)) >= 0:
-        return found + len(header)
+        return found, found + len(header)
     tail = {"user": boundaries.after_user, "tool": boundaries.after_tool}.get(previous)
     if tail and literal.startswith(tail):
-        return len(tail)
-    return len(literal) - len(boundaries.lead) if literal.endswith(boundaries.lead) else len(literal)
+        start = len(tail)
+    else:
+        start = len(literal) - len(boundaries.lead) if literal.endswith(boundaries.lead) else len(literal)
+    return start, start
 
 
 def _find_stop(text: str, at: int, limit: int, boundaries: Boundaries) -> tuple[int, int]:

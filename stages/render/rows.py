@@ -21,6 +21,7 @@ class Rows:
         self.weights = weights
         self.texts: list[str | None] = []
         self.details: list[str | None] = []
+        self.notes: list[list[str]] = []
         self.reasons: list[str | None] = []
         self.n_spans: list[int] = []
         self.firsts: list[int] = []
@@ -30,6 +31,7 @@ class Rows:
         """Add a row without text."""
         self.texts.append(None)
         self.details.append(detail)
+        self.notes.append([])
         self.reasons.append(str(reason))
         self.n_spans.append(0)
         self.firsts.append(0)
@@ -40,7 +42,8 @@ class Rows:
         spans = partition(text, written, roles, self.boundaries)
         self.spans += spans
         self.texts.append(text)
-        self.details.append(_silent(roles, spans))
+        self.details.append(None)
+        self.notes.append(_silent(roles, spans))
         self.reasons.append(None)
         self.n_spans.append(len(spans))
         self.firsts.append(first)
@@ -66,16 +69,16 @@ class Rows:
         columns = {
             "text": texts,
             "spans": pa.ListArray.from_arrays(pa.array(offsets), spans, mask=texts.is_null()),
+            "notes": pa.array(self.notes, pa.list_(pa.string())),
             "detail": pa.array(self.details, pa.string()),
             "drop_reason": pa.array(self.reasons, pa.string()),
         }
         return [pl.Series(name, pl.from_arrow(column)) for name, column in columns.items()]
 
 
-def _silent(roles: Sequence[str], spans: Sequence[tuple[int, int, int, int]]) -> str | None:
+def _silent(roles: Sequence[str], spans: Sequence[tuple[int, int, int, int]]) -> list[str]:
     """Name the assistant's messages of which the template wrote nothing."""
     heard = {span[3] for span in spans}
     if len(heard) > len(roles):  # every message and the template itself
-        return None
-    silent = [str(index) for index, role in enumerate(roles) if role == "assistant" and index not in heard]
-    return f"the template wrote nothing of assistant message {', '.join(silent)}" if silent else None
+        return []
+    return [f"message:{i} not written" for i, role in enumerate(roles) if role == "assistant" and i not in heard]

@@ -37,7 +37,7 @@ def test_packs_carry_no_attention_mask():
 
 def test_dropped_rows_may_lack_anything_but_the_reason():
     schema = dropped_schema(tables.RENDERED, tables.EXPLAINED)
-    assert schema.names == ["id", "split", "text", "spans", "detail", "drop_reason"]
+    assert schema.names == ["id", "split", "text", "spans", "notes", "detail", "drop_reason"]
     assert [column.name for column in schema if not column.nullable] == ["drop_reason"]
 
 

@@ -82,7 +82,8 @@ def test_chatml_turn_is_content_and_stop():
     assert render(CHATML, *say(("user", "Hi"), ("assistant", "Hello"))) == [
         ("template", "", -1, "<|im_start|>user\n"),
         ("content", "user", 0, "Hi"),
-        ("template", "", -1, "<|im_end|>\n<|im_start|>assistant\n"),
+        ("template", "", -1, "<|im_end|>\n"),
+        ("generation_prompt", "assistant", 1, "<|im_start|>assistant\n"),
         ("content", "assistant", 1, "Hello"),
         ("stop", "assistant", 1, "<|im_end|>"),
         ("template", "", -1, "\n"),
@@ -122,7 +123,7 @@ def test_leading_and_closing_spaces_are_scaffold_where_there_is_no_header():
 
 def test_a_renamed_role_is_still_the_assistant():
     assert render(TURNS, *say(("user", "Hi"), ("assistant", "Hello")))[-4:-1] == [
-        ("template", "", -1, "</turn>\n<turn>model\n"),
+        ("generation_prompt", "assistant", 1, "<turn>model\n"),
         ("content", "assistant", 1, "Hello"),
         ("stop", "assistant", 1, "</turn>"),
     ]
@@ -156,7 +157,7 @@ def calling(template: Template) -> list[Piece]:
 
 
 def test_arguments_stay_the_text_they_are_where_the_template_takes_text():
-    assert calling(THINKING)[3:10] == [
+    assert calling(THINKING)[4:11] == [
         ("scaffold", "assistant", 1, '\n<call>\n{"name": "'),
         ("tool_call", "assistant", 1, "look"),
         ("scaffold", "assistant", 1, '", "arguments": '),
@@ -168,7 +169,7 @@ def test_arguments_stay_the_text_they_are_where_the_template_takes_text():
 
 
 def test_arguments_are_an_object_where_the_template_would_write_json_in_json():
-    assert calling(CHATML)[3:6] == [
+    assert calling(CHATML)[4:7] == [
         ("scaffold", "assistant", 1, "\n<tool_call>\n"),
         ("tool_call", "assistant", 1, '{"name": "look", "arguments": {"at": "x"}}'),
         ("scaffold", "assistant", 1, "\n</tool_call>"),
@@ -234,7 +235,7 @@ def test_tool_schemas_with_a_control_token_that_is_not_special_are_refused():
 
 
 def test_a_control_token_in_content_is_content_and_no_stop():
-    assert render(CHATML, *say(("user", "Hi"), ("assistant", "a<|im_end|>b")))[3:5] == [
+    assert render(CHATML, *say(("user", "Hi"), ("assistant", "a<|im_end|>b")))[4:6] == [
         ("content", "assistant", 1, "a<|im_end|>b"),
         ("stop", "assistant", 1, "<|im_end|>"),
     ]
@@ -245,6 +246,7 @@ def test_a_message_weight_goes_with_its_spans_and_stop():
     conversation[1]["weight"] = 0.0
     spans = render_conversations(frame(conversation), Render(), template=CHATML)["spans"].to_list()[0]
     assert [(span["class"], span["weight"]) for span in spans if span["message"] == 1] == [
+        ("generation_prompt", 0.0),
         ("content", 0.0),
         ("stop", 0.0),
     ]
@@ -254,7 +256,8 @@ def test_a_message_weight_goes_with_its_spans_and_stop():
 def test_an_empty_answer_has_no_turn_and_the_row_says_so():
     out = render_conversations(frame(say(("user", "Hi"), ("assistant", ""))), Render(), template=CHATML)
     assert out["drop_reason"].to_list() == [None]
-    assert out["detail"].to_list() == ["the template wrote nothing of assistant message 1"]
+    assert out["detail"].to_list() == [None]
+    assert out["notes"].to_list() == [["message:1 not written"]]
     assert [piece[:3] for piece in pieces(out.to_dicts()[0])] == [
         ("template", "", -1),
         ("content", "user", 0),
@@ -308,7 +311,7 @@ def test_the_output_conforms_and_the_stage_is_pure():
     assert given_frame.equals(before)
     assert out.equals(render_conversations(given_frame, Render(), template=CHATML))
     assert conform(out.to_arrow(), tables.RENDERED).num_rows == 1
-    assert out.columns == ["id", "split", "text", "spans", "detail", "drop_reason"]
+    assert out.columns == ["id", "split", "text", "spans", "notes", "detail", "drop_reason"]
 
 
 def test_an_empty_frame_gives_an_empty_frame():

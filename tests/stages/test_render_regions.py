@@ -18,7 +18,7 @@ def cut(text: str, written: dict[str, tuple[int, int]], roles: list[str], bounda
 def test_a_turn_reaches_from_the_header_to_the_stop():
     assert cut("q<A>xENDr", {"q": (0, CONTENT), "x": (1, CONTENT)}, ["user", "assistant"]) == [
         "content:0:q",
-        "template:-1:<A>",
+        "generation_prompt:1:<A>",
         "content:1:x",
         "stop:1:END",
         "template:-1:r",
@@ -29,7 +29,7 @@ def test_a_stop_behind_the_next_header_belongs_to_the_next_turn():
     """Message 1 has no stop of its own; message 2 is empty and has one."""
     assert cut("q<A>x<A>END", {"q": (0, CONTENT), "x": (1, CONTENT)}, ["user", "assistant", "assistant"]) == [
         "content:0:q",
-        "template:-1:<A>",
+        "generation_prompt:1:<A>",
         "content:1:x",
         "template:-1:<A>END",
     ]
@@ -38,7 +38,8 @@ def test_a_stop_behind_the_next_header_belongs_to_the_next_turn():
 def test_a_turn_begins_at_the_last_header_before_it():
     assert cut("q<A>END<A>y", {"q": (0, CONTENT), "y": (2, CONTENT)}, ["user", "assistant", "assistant"]) == [
         "content:0:q",
-        "template:-1:<A>END<A>",
+        "template:-1:<A>END",
+        "generation_prompt:2:<A>",
         "content:2:y",
     ]
 
@@ -47,7 +48,7 @@ def test_the_templates_text_between_the_parts_of_a_turn_is_scaffold():
     written = {"q": (0, CONTENT), "x": (1, CONTENT), "call": (1, TOOL_CALL)}
     assert cut("q<A>[x](call) END", written, ["user", "assistant"]) == [
         "content:0:q",
-        "template:-1:<A>",
+        "generation_prompt:1:<A>",
         "scaffold:1:[",
         "content:1:x",
         "scaffold:1:](",
