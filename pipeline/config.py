@@ -15,6 +15,8 @@ from schemas.training import Model, Train
 SECTIONS: Final[dict[str, Any]] = {"source": Source, **CONFIGS, "model": Model, "train": Train}
 SEEDED: Final = ("dedup",)
 """Sections whose `seed` is the run's unless they state their own."""
+LIMITED: Final = "tokenize"
+"""The section whose `max_seq_len` is that of [pack] unless it states its own."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,4 +71,17 @@ def load_config(
         if section in SEEDED and isinstance(document.get(section, {}), dict):
             document[section] = {"seed": seed} | document.get(section, {})
         sections[section] = decode_section(document, section, kind, where=where)
+    sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
     return Config(run=name, seed=seed, sections=sections)
+
+
+def _limited(section: Any, capacity: int, where: str) -> Any:
+    """Return a section whose `max_seq_len` is decided. Raises ConfigError where it allows what no pack could hold."""
+    if section.max_seq_len is None:
+        return msgspec.structs.replace(section, max_seq_len=capacity)
+    if section.max_seq_len > capacity:
+        raise ConfigError(
+            f"{where}: [{LIMITED}] max_seq_len = {section.max_seq_len} exceeds [pack] max_seq_len = {capacity}, so that "
+            f"pack would drop what is longer; raise that of [pack], or leave out [{LIMITED}] max_seq_len, which is then the same"
+        )
+    return section

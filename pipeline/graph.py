@@ -45,6 +45,8 @@ class Stage:
     """Settings that only say where an asset is; its bytes are what counts."""
     report: Callable[..., dict[str, int]] | None = None
     """report(out, *inputs, config) -> counts of one shard for the manifest, pure; `out` holds kept and dropped rows."""
+    expands: bool = False
+    """Whether it may make several rows of one conversation, `<id>#1`, `<id>#2`, ...; all of them are kept or none."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 
@@ -85,7 +87,8 @@ GRAPH: Final = (
         config=Tokenize,
         reads=("render",),
         writes=tables.TOKENIZED,
-        evidence=tables.EXPLAINED,
+        evidence=tables.WEIGHED,
+        expands=True,
         assets=("vocabulary",),
         neutral=("tokenizer",),
     ),

@@ -53,6 +53,8 @@ def look(
     if not total:
         raise ConfigError(f"{run / stage}: no {half} rows")
     found = _row(run / stage, files, row) if id is None else _find(run / stage, files, id)
+    if found is None and id is not None:
+        found = _find(run / stage, files, f"{id}#1")  # it was cut into windows: show the first
     if found is None:
         if id is None:
             raise ConfigError(f"{run / stage}: {half} rows are numbered 0 to {total - 1}; got {row}")

@@ -20,6 +20,8 @@ from schemas.manifest import STAGES, FileRecord, Manifest, ShardRecord, total
 from schemas.tables import dropped_schema
 
 DROP_REASON: Final = "drop_reason"
+WINDOW: Final = r"#\d+$"
+"""What the id of a window has behind that of its conversation, which ends in a colon and a number."""
 
 
 class StageError(RuntimeError):
@@ -40,6 +42,8 @@ class Halves:
     reasons: dict[str, int]
     """Conversations dropped, by reason."""
     rows_in: int
+    n_kept: int
+    """Conversations kept, however many rows each of them has."""
     counts: dict[str, int] = field(default_factory=dict)
 
 
@@ -62,11 +66,13 @@ def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int, counts: dic
     table = table.filter(is_kept)
     kept = conform(table, stage.writes).combine_chunks()
     n_kept, n_dropped = _conversations(kept), sum(reasons.values())
+    if stage.expands:
+        n_kept = _distinct(stage, shard, kept, dropped)
     if n_kept + n_dropped != rows_in:
         raise StageError(
             f"{stage.name}, shard {shard}: {rows_in} conversations in, but {n_kept} kept + {n_dropped} dropped"
         )
-    return Halves(kept, dropped, reasons, rows_in, counts or {})
+    return Halves(kept, dropped, reasons, rows_in, n_kept, counts or {})
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class Store:
             shard=shard,
             key=key,
             rows_in=halves.rows_in,
-            kept=_conversations(halves.kept),
+            kept=halves.n_kept,
             dropped=halves.reasons,
             tokens=_tokens(halves.kept),
             supervised=_sum(halves.kept, "n_supervised"),
@@ -252,6 +258,18 @@ def _members(table: pa.Table) -> pa.Array:
 
 def _conversations(table: pa.Table) -> int:
     return pc.sum(_members(table)).as_py() or 0
+
+
+def _distinct(stage: Stage, shard: int, kept: pa.Table, dropped: pa.Table | None) -> int:
+    """Return the conversations that `kept` rows are of. Raises StageError if rows share an id, or one is also dropped."""
+    ids = pc.unique(kept["id"])
+    if len(ids) != kept.num_rows:
+        raise StageError(f"{stage.name}, shard {shard}: {kept.num_rows - len(ids)} kept row(s) have another one's id")
+    conversations = pc.unique(pc.replace_substring_regex(ids, WINDOW, ""))
+    both = [] if dropped is None else pc.filter(dropped["id"], pc.is_in(dropped["id"], conversations)).to_pylist()
+    if both:
+        raise StageError(f"{stage.name}, shard {shard}: both kept and dropped: {', '.join(both[:5])}")
+    return len(conversations)
 
 
 def _tokens(table: pa.Table) -> int:

@@ -44,7 +44,9 @@ TOKEN_SPAN: Final = pa.struct(
     ]
 )
 
-ID: Final = field("id", pa.string(), "<source path as given>:<1-based line or record>")
+ID: Final = field(
+    "id", pa.string(), "<source path as given>:<1-based line or record>; from tokenize on, #1, #2, ... for its windows"
+)
 SOURCE: Final = field("source", pa.string(), "path of the file the record came from, as given")
 TAGS: Final = field("tags", pa.list_(pa.string()), "the record's own `tags`, and its `source` as source:<name>")
 MESSAGES: Final = field("messages", pa.list_(MESSAGE), "the conversation, in order")
@@ -81,6 +83,21 @@ TOKEN_SPANS: Final = field("spans", pa.list_(TOKEN_SPAN), "the same partition, o
 INPUT_IDS: Final = field("input_ids", pa.list_(pa.int32()), "token ids as fed to the model", unit="token")
 N_STRADDLING: Final = field(
     "n_straddling", pa.int32(), "tokens that begin in one span and end in another", unit="token"
+)
+WHAT_IF: Final = field(
+    "what_if",
+    pa.list_(
+        pa.struct(
+            [
+                field("policy", pa.string(), "a value of [tokenize] too_long"),
+                field("conversations", pa.int32(), "1 if it loses the conversation whole", unit="conversation"),
+                field("turns", pa.int32(), "turns it loses", unit="turn"),
+                field("tokens", pa.int32(), "tokens it loses", unit="token"),
+            ]
+        )
+    ),
+    "what each policy for conversations that are too long loses of this one; null for other rows",
+    nullable=True,
 )
 LABELS: Final = field("labels", pa.list_(pa.int32()), "input_ids where trained, else -100; not shifted", unit="token")
 LOSS_WEIGHTS: Final = field(

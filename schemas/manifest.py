@@ -30,7 +30,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     rows_in: int
     kept: int
-    """Conversations kept. For every stage but ingest, the next stage's rows_in."""
+    """Conversations kept. For every stage but ingest the next stage's rows_in, unless [tokenize] too_long = "windows" made
+    several rows of one: tokenize still counts it once, and from mask on each window is a conversation of its own."""
     dropped: dict[str, int]
     """Conversations dropped, by reason."""
     tokens: int = 0

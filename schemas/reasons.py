@@ -60,5 +60,5 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.CONTROL_TOKEN: "the content could not be encoded without producing a control token",
     DropReason.NO_STOP: "a turn of the assistant does not end on a trained stop token, and [mask] says to drop such rows",
     DropReason.NOTHING_TO_LEARN: "the mask leaves no token to train on",
-    DropReason.OVER_MAX_SEQ_LEN: "the conversation has more tokens than [pack] max_seq_len",
+    DropReason.OVER_MAX_SEQ_LEN: "the conversation has more tokens than max_seq_len, and [tokenize] too_long left nothing of it",
 }

@@ -1,6 +1,6 @@
 """How text becomes tokens."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -15,3 +15,9 @@ class Tokenize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verify: Literal["sample", "all"] = "sample"
     """Rows of each shard whose ids are compared with those of tokenizers when gigatoken is used; a shard in which they
     differ is encoded by tokenizers."""
+    max_seq_len: Annotated[int, msgspec.Meta(ge=8, le=1 << 20)] | None = None
+    """Most tokens of a conversation; not set: [pack] max_seq_len."""
+    too_long: Literal["drop", "keep_turns", "windows", "truncate_head"] = "drop"
+    """What to do with a conversation that has more (docs/long-conversations.md). drop: leave it out; keep_turns: keep the
+    whole turns that fit, from the beginning; windows: cut it into several, each turn trained in one of them; truncate_head:
+    keep the end. An answer is never cut."""

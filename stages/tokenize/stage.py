@@ -1,12 +1,16 @@
-"""The stage: encode every conversation."""
+"""The stage: encode every conversation, and mend those that come out too long."""
 
 import polars as pl
 
 from schemas.assets import Vocabulary
 from stages.tokenize.encode import encode_conversations
+from stages.tokenize.fit import fit_conversations
 from stages.tokenize.settings import Tokenize
 
 
 def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary: Vocabulary) -> pl.DataFrame:
-    """Encode each text and move its spans from characters to tokens (stages.tokenize.encode)."""
-    return encode_conversations(frame, config, vocabulary)
+    """Encode each text and move its spans from characters to tokens (stages.tokenize.encode).
+
+    A row of more than `max_seq_len` tokens is dropped, shortened, or replaced by several (stages.tokenize.fit).
+    """
+    return fit_conversations(frame, encode_conversations(frame, config, vocabulary), config, vocabulary)

@@ -34,6 +34,13 @@ def test_the_seed_of_the_run_is_the_splits_unless_it_has_its_own(tmp_path: Path)
     assert load_config(path, assignments=["dedup.seed=9"]).sections["dedup"].seed == 9
 
 
+def test_the_limit_of_a_conversation_is_that_of_a_pack_unless_it_has_its_own(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text("[pack]\nmax_seq_len = 512\n")
+    assert load_config(path).sections["tokenize"].max_seq_len == 512
+    assert load_config(path, assignments=["tokenize.max_seq_len=100"]).sections["tokenize"].max_seq_len == 100
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -42,6 +49,8 @@ def test_the_seed_of_the_run_is_the_splits_unless_it_has_its_own(tmp_path: Path)
         ("seed = -1", "seed = -1: expected a whole number >= 0"),
         ("run = 3", "run = 3: expected the path of a directory"),
         ("[mask]\npreset = 'ful'", "[mask] preset = 'ful': invalid enum value 'ful'"),
+        ("[tokenize]\nmax_seq_len = 4096", "[tokenize] max_seq_len = 4096 exceeds [pack] max_seq_len = 2048"),
+        ("[pack]\nmax_seq_len = '2k'", "[pack] max_seq_len = '2k': expected `int`, got `str`"),
         ("[train]\nlearning_rate = 1", "[train] unknown key 'learning_rate'"),
     ],
 )
