@@ -158,4 +158,5 @@ def _run(stage: Stage, inputs: list[pl.DataFrame], settings: Settings, where: st
     try:
         return stage.run(*inputs, settings.configs[stage.name], **assets)
     except GateError as error:
-        raise ShardFailedError(f"{stage.name} ({where}): {error}") from error
+        context = f". {stage.context(settings.configs, settings.assets)}" if stage.context else ""
+        raise ShardFailedError(f"{stage.name} ({where}): {error}{context}") from error

@@ -1,6 +1,6 @@
 """The architecture on one screen: what each stage runs, reads and promises to write."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -8,12 +8,13 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from pipeline.endings import turn_endings
 from schemas import tables
 from stages.clusters import Clusters, cluster_rows
 from stages.dedup import Dedup, mark_duplicates
 from stages.ingest import Ingest, ingest_lines
 from stages.length import Length, mark_length
-from stages.mask import Mask, label_tokens
+from stages.mask import Mask, count_tokens, label_tokens
 from stages.pack import Pack, pack_conversations
 from stages.render import Render, render_conversations
 from stages.signatures import Signatures, sign_conversations
@@ -45,8 +46,8 @@ class Stage:
     """Settings that only say where an asset is; its bytes are what counts."""
     report: Callable[..., dict[str, int]] | None = None
     """report(out, *inputs, config) -> counts of one shard for the manifest, pure; `out` holds kept and dropped rows."""
-    expands: bool = False
-    """Whether it may make several rows of one conversation, `<id>#1`, `<id>#2`, ...; all of them are kept or none."""
+    context: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
+    """context(configs, assets) -> a sentence for the person whom the stage refuses, from what it cannot know itself."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 
@@ -87,12 +88,20 @@ GRAPH: Final = (
         config=Tokenize,
         reads=("render",),
         writes=tables.TOKENIZED,
-        evidence=tables.WEIGHED,
-        expands=True,
+        evidence=tables.EXPLAINED,
         assets=("vocabulary",),
         neutral=("tokenizer",),
     ),
-    Stage(name="mask", run=label_tokens, config=Mask, reads=("tokenize",), writes=tables.LABELLED),
+    Stage(
+        name="mask",
+        run=label_tokens,
+        config=Mask,
+        reads=("tokenize",),
+        writes=tables.LABELLED,
+        evidence=tables.EXPLAINED,
+        report=count_tokens,
+        context=turn_endings,
+    ),
     Stage(
         name="pack",
         run=pack_conversations,

@@ -39,7 +39,7 @@ def test_last_trains_the_final_turn_only():
 
 def test_none_masks_nothing_but_the_first_token():
     # nothing comes before it, so nothing could predict it; and shifting then never crosses into another document
-    assert trained(label_tokens(tokenized(TURNS), Mask(preset="none", require_stop=False))) == list(range(1, 19))
+    assert trained(label_tokens(tokenized(TURNS), Mask(preset="none", without_stop="train"))) == list(range(1, 19))
 
 
 def test_a_weight_table_changes_the_preset():
@@ -77,7 +77,7 @@ def test_a_turn_without_a_trained_stop_stops_the_build_and_names_the_row():
     endless = [(1, "template", "", -1), (2, "content", "assistant", 0), (1, "template", "", -1)]
     with pytest.raises(MaskError, match=r"1 trained turn\(s\).*a:1 \(message 0\)"):
         label_tokens(tokenized(endless), Mask())
-    assert trained(label_tokens(tokenized(endless), Mask(require_stop=False))) == [1, 2]
+    assert trained(label_tokens(tokenized(endless), Mask(without_stop="train"))) == [1, 2]
 
 
 def test_an_untrained_turn_needs_no_stop():
