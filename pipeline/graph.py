@@ -48,6 +48,8 @@ class Stage:
     """report(out, *inputs, config) -> counts of one shard for the manifest, pure; `out` holds kept and dropped rows."""
     context: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
     """context(configs, assets) -> a sentence for the person whom the stage refuses, from what it cannot know itself."""
+    expands: bool = False
+    """Whether it may make several rows of one conversation, `<id>#1`, `<id>#2`, ...; all of them are kept or none."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 
@@ -88,7 +90,8 @@ GRAPH: Final = (
         config=Tokenize,
         reads=("render",),
         writes=tables.TOKENIZED,
-        evidence=tables.EXPLAINED,
+        evidence=tables.WEIGHED,
+        expands=True,
         assets=("vocabulary",),
         neutral=("tokenizer",),
     ),
