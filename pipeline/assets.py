@@ -8,12 +8,11 @@ from typing import Any
 import msgspec
 
 from pipeline.config import Config
+from pipeline.templates import DIRECTORY, TOOL_USE, Found, find_template
 from schemas.assets import Template, Vocabulary
-from schemas.files import write_if_changed
-from schemas.settings import ConfigError, suggest
+from schemas.files import remove, write_if_changed
+from schemas.settings import ConfigError
 from stages.render import Render, probe
-from stages.render.builtin import load as load_builtin
-from stages.render.builtin import names as builtin_names
 from stages.tokenize import Tokenize
 from stages.tokenize.definition import Definition, TokenizerError
 
@@ -26,6 +25,8 @@ class Assets:
 
     template: Template
     vocabulary: Vocabulary
+    added_tokens: dict[str, int]
+    """Tokens that the template declares and the tokenizer lacked, with the ids they got."""
     tokenizer_config: dict[str, Any]
     generation_config: dict[str, Any]
 
@@ -38,56 +39,102 @@ class Assets:
 def load_assets(config: Config) -> Assets:
     """Load the tokenizer and the template that `config` names.
 
-    Raises ConfigError, naming the path tried and what to do, when one is missing or unusable, and GateError when the
-    template's handling of the assistant's text cannot be followed. A stop that is not one token of the tokenizer is
-    refused: it would be spelled in ordinary tokens, which content can spell as well.
+    Tokens that the template declares and the tokenizer lacks are added to it. Raises ConfigError, naming the path tried
+    and what to do, when one is missing or unusable, and GateError when the template's handling of the assistant's text
+    cannot be followed. A stop that is not one token of the tokenizer is refused: it would be spelled in ordinary tokens,
+    which content can spell as well.
     """
     tokenize, render = config.sections["tokenize"], config.sections["render"]
     assert isinstance(tokenize, Tokenize)
     assert isinstance(render, Render)
-    files = _tokenizer_files(tokenize.tokenizer)
-    tokenizer_json = files["tokenizer.json"].read_bytes()
-    try:
-        definition = Definition(tokenizer_json)
-    except TokenizerError as error:
-        raise ConfigError(f"{files['tokenizer.json']}: {error}") from None
-    beside = _json(files["tokenizer_config.json"]) if "tokenizer_config.json" in files else {}
-    name, source = _template_source(render.template, files, beside)
-    variables = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
+    path = _tokenizer_json(tokenize.tokenizer)
+    beside = _json(path.parent / "tokenizer_config.json")
+    found = find_template(render.template, path.parent, beside)
+    tokenizer_json, definition, added = _with_declared(path, found)
+    named = {key: _token_text(beside[key]) for key in _NAMED_TOKENS if beside.get(key) is not None}
+    variables = named | render.variables
+    _check_variables(found, variables, render, definition, path)
     # One set for all: what content must not bring in as text (render) it must not become as ids (tokenize).
-    written = (text for text in definition.added_tokens if text in source and text.strip())
-    named = (text for key, text in variables.items() if key != "unk_token")
-    controls = definition.controls((*written, *named, *render.stop))
-    special = tuple(text for text in controls if definition.added_tokens[text].special)
+    written = (text for text in definition.added_tokens if text in found.text and text.strip())
+    told = (text for key, text in variables.items() if key != "unk_token")
+    controls = definition.controls((*written, *told, *render.stop))
+    declared = found.declared.tokens  # one of them may end a turn, whatever the tokenizer's author flagged it
+    special = tuple(text for text in controls if definition.added_tokens[text].special or text in declared)
     template = Template(
-        name=name,
-        source=source,
+        name=found.name,
+        source=found.source,
+        tool_use=found.tool_use,
         variables=variables,
         control_tokens=special,
         plain_control_tokens=tuple(text for text in controls if text not in special),
     )
-    vocabulary = Vocabulary(
-        tokenizer_json=tokenizer_json,
-        control_tokens=controls,
-    )
+    vocabulary = Vocabulary(tokenizer_json=tokenizer_json, control_tokens=controls)
     probed = probe(template, render)
-    _check_stops(probed.stops, definition, template, render, files["tokenizer.json"])
+    _check_stops(probed.stops, definition, template, render, path)
     stops = [definition.id_of(text) for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text]
     generation = {
         "bos_token_id": definition.id_of(variables["bos_token"]) if "bos_token" in variables else None,
         "eos_token_id": [i for i in stops if i is not None],
         "pad_token_id": definition.id_of(variables["pad_token"]) if "pad_token" in variables else None,
     }
-    return Assets(template, vocabulary, beside, {key: value for key, value in generation.items() if value is not None})
+    return Assets(
+        template=template,
+        vocabulary=vocabulary,
+        added_tokens=added,
+        tokenizer_config=_served(beside, render.variables),
+        generation_config={key: value for key, value in generation.items() if value is not None},
+    )
 
 
 def write_tokenizer(directory: Path, assets: Assets) -> None:
-    """Write tokenizer, template and stop ids into `directory` as Hugging Face lays them out."""
-    settings = {key: value for key, value in assets.tokenizer_config.items() if key != "chat_template"}
+    """Write tokenizer, templates and stop ids into `directory` as Hugging Face lays them out."""
     write_if_changed(directory / "tokenizer.json", assets.vocabulary.tokenizer_json)
-    write_if_changed(directory / "tokenizer_config.json", _dump(settings))
+    write_if_changed(directory / "tokenizer_config.json", _dump(assets.tokenizer_config))
     write_if_changed(directory / "chat_template.jinja", assets.template.source.encode())
+    tool_use = directory / DIRECTORY / f"{TOOL_USE}.jinja"
+    if assets.template.tool_use:
+        write_if_changed(tool_use, assets.template.tool_use.encode())
+    else:
+        remove(tool_use)
     write_if_changed(directory / "generation_config.json", _dump(assets.generation_config))
+
+
+def _with_declared(path: Path, found: Found) -> tuple[bytes, Definition, dict[str, int]]:
+    """Return the tokenizer with the tokens that the template declares, and the ids of those that it lacked."""
+    tokenizer_json = path.read_bytes()
+    added: dict[str, int] = {}
+    try:
+        definition = Definition(tokenizer_json)
+        if any(text not in definition.added_tokens for text in found.declared.tokens):
+            tokenizer_json, added = definition.with_special(found.declared.tokens)
+            definition = Definition(tokenizer_json)
+    except TokenizerError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return tokenizer_json, definition, added
+
+
+def _check_variables(
+    found: Found, variables: dict[str, str], render: Render, definition: Definition, path: Path
+) -> None:
+    """Raise ConfigError unless the template has the variables that it needs, and those of the config name tokens."""
+    for name in found.declared.variables:
+        if not variables.get(name):
+            raise ConfigError(
+                f"[render] template = {found.name!r} writes {name}, and tokenizer_config.json beside {path} names none; "
+                f'set [render] variables = {{{name} = "..."}} to one of its tokens{_few(definition)}'
+            )
+    for name, text in render.variables.items():
+        if name.endswith("_token") and text not in definition.added_tokens:
+            raise ConfigError(
+                f"[render] variables: {name} = {text!r} is not a token of {path}; expected one of its added tokens, for "
+                f"other text would be spelled in several{_few(definition)}"
+            )
+
+
+def _served(beside: dict[str, Any], variables: dict[str, str]) -> dict[str, Any]:
+    """Return the tokenizer_config.json to serve with: the config's own tokens in it, templates in files of their own."""
+    tokens = {key: text for key, text in variables.items() if key in _NAMED_TOKENS}
+    return {key: value for key, value in beside.items() if key != "chat_template"} | tokens
 
 
 def _check_stops(
@@ -111,19 +158,16 @@ def _few(definition: Definition) -> str:
     return f" (it has {named}{', ...' if len(special) > 8 else ''})" if special else " (it has no special tokens)"
 
 
-def _tokenizer_files(given: str) -> dict[str, Path]:
+def _tokenizer_json(given: str) -> Path:
+    """Return the path of the tokenizer.json that `[tokenize] tokenizer = given` means."""
     path = Path(given)
     if path.is_file():
-        directory, main = path.parent, path
-    elif path.is_dir():
-        directory, main = path, path / "tokenizer.json"
-        if not main.is_file():
-            raise ConfigError(f"[tokenize] tokenizer = {given!r}: the directory holds no tokenizer.json")
-    else:
-        directory = _from_hub(given)
-        main = directory / "tokenizer.json"
-    names = ("tokenizer_config.json", "chat_template.jinja")
-    return {"tokenizer.json": main} | {name: directory / name for name in names if (directory / name).is_file()}
+        return path
+    if not path.is_dir():
+        return _from_hub(given) / "tokenizer.json"
+    if not (path / "tokenizer.json").is_file():
+        raise ConfigError(f"[tokenize] tokenizer = {given!r}: the directory holds no tokenizer.json")
+    return path / "tokenizer.json"
 
 
 def _from_hub(name: str) -> Path:
@@ -131,7 +175,7 @@ def _from_hub(name: str) -> Path:
         raise ConfigError(f"[tokenize] tokenizer = {name!r}: no such file or directory")
     from huggingface_hub import snapshot_download
 
-    patterns = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
+    patterns = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", f"{DIRECTORY}/*.jinja"]
     try:
         directory = Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # noqa: BLE001 - offline, unknown name, no access: the remedy is the same
@@ -144,37 +188,16 @@ def _from_hub(name: str) -> Path:
     return directory
 
 
-def _template_source(choice: str, files: dict[str, Path], beside: dict[str, Any]) -> tuple[str, str]:
-    if choice == "tokenizer":
-        if "chat_template.jinja" in files:
-            return "chat_template.jinja", files["chat_template.jinja"].read_text(encoding="utf-8")
-        template = beside.get("chat_template")
-        if isinstance(template, list):
-            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-            template = named.get("default")
-        if isinstance(template, str):
-            return "tokenizer_config.json", template
-        raise ConfigError(
-            f"[render] template = 'tokenizer': there is no chat template beside {files['tokenizer.json']} "
-            f"(chat_template.jinja, or chat_template in tokenizer_config.json); built-in ones: {', '.join(builtin_names())}"
-        )
-    if choice in builtin_names():
-        return choice, load_builtin(choice)
-    path = Path(choice)
-    if path.is_file():
-        return path.name, path.read_text(encoding="utf-8")
-    raise ConfigError(
-        f"[render] template = {choice!r}: no such built-in and no such file; {suggest(choice, builtin_names())}"
-    )
-
-
 def _token_text(value: Any) -> str:
     return str(value["content"]) if isinstance(value, dict) else str(value)
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, empty where there is none."""
     try:
         value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
     except ValueError as error:
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(value, dict):

@@ -4,9 +4,10 @@ import msgspec
 
 
 class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
-    """A tokenizer: the bytes of its tokenizer.json, as they lie on disk; nothing is ever added to them."""
+    """A tokenizer: its tokenizer.json."""
 
     tokenizer_json: bytes
+    """As it lies on disk, byte for byte; where the template declares tokens that it lacks, with these at its end."""
     control_tokens: tuple[str, ...] = ()
     """Added tokens that only the template may write: those flagged special, and those it writes."""
 
@@ -17,9 +18,11 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     source: str
     """Jinja source text, unmodified."""
+    tool_use: str = ""
+    """Source for conversations with tools, where the tokenizer has a template of that name; empty: the same one."""
     variables: dict[str, str] = {}
     """bos_token, eos_token and the other named special tokens, as text."""
     control_tokens: tuple[str, ...] = ()
-    """The vocabulary's control tokens that are flagged special; the stop of a turn is one of them."""
+    """The vocabulary's control tokens that are flagged special or declared; the stop of a turn is one of them."""
     plain_control_tokens: tuple[str, ...] = ()
-    """The vocabulary's other control tokens, not flagged special: never taken for a stop by itself."""
+    """The vocabulary's other control tokens: never taken for a stop by itself."""

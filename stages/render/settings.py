@@ -13,7 +13,10 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How conversations become text."""
 
     template: str = "tokenizer"
-    """Where the chat template comes from: "tokenizer" (the one beside it), a built-in's name, or a path."""
+    """The chat template: "tokenizer" (the one beside it), "tokenizer:NAME" (a named one), a built-in's name, a path, or
+    Jinja itself (a text with {{ or {%)."""
+    variables: dict[str, str] = {}
+    """Texts that the template sees by name, besides and before the tokenizer's own, e.g. {eos_token = "</s>"}."""
     date: str = "2024-07-26"
     """What strftime_now sees, as YYYY-MM-DD: never the clock, so that the same input gives the same text."""
     stop: tuple[str, ...] = ()

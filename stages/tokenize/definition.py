@@ -35,6 +35,9 @@ class ModelHead(msgspec.Struct, frozen=True):
     type: str | None = None
     byte_fallback: bool | None = None
     unk_token: str | None = None
+    unk_id: int | None = None
+    continuing_subword_prefix: str | None = None
+    end_of_word_suffix: str | None = None
 
 
 class Definition:
@@ -66,9 +69,46 @@ class Definition:
         """Return the id of the token spelled `text`, added or of the vocabulary, or None."""
         if text in self.added_tokens:
             return self.added_tokens[text].id
-        vocabulary = msgspec.json.decode(self._parts.get("model", b"{}")).get("vocab")
-        found = vocabulary.get(text) if isinstance(vocabulary, dict) else None
-        return found if isinstance(found, int) else None
+        return self._vocabulary().get(text)
+
+    def vocabulary(self) -> dict[str, int]:
+        """Return the ids of the model's own tokens. Raises TokenizerError if the file lays them out in another way."""
+        model = msgspec.json.decode(self._parts.get("model", b"{}"), type=dict[str, msgspec.Raw])
+        found = model.get("vocab", msgspec.Raw(b"{}"))
+        try:
+            if bytes(found).lstrip()[:1] == b"[":  # Unigram: each token with its score
+                return {text: i for i, (text, _) in enumerate(msgspec.json.decode(found, type=list[tuple[str, float]]))}
+            return msgspec.json.decode(found, type=dict[str, int])
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise TokenizerError(f"tokenizer.json: model.vocab is not one that is known: {error}") from None
+
+    def with_special(self, texts: Iterable[str]) -> tuple[bytes, dict[str, int]]:
+        """Return the tokenizer.json with each of `texts` a special token, and the ids of those that got a new one.
+
+        What the tokenizer has already stays as it is; all else is added at the end, in order, with the next free ids.
+        `tokenizers` gives it those same ids when it reads the file. Raises TokenizerError where there is no next free id.
+        """
+        missing = [text for text in dict.fromkeys(texts) if text not in self.added_tokens]
+        vocabulary = self._vocabulary()
+        free = max(len(vocabulary), *(token.id + 1 for token in self.added_tokens.values()), 0)
+        new = {text: free + i for i, text in enumerate(text for text in missing if text not in vocabulary)}
+        if new and max(vocabulary.values(), default=-1) >= free:
+            raise TokenizerError(
+                f"tokenizer.json: {', '.join(map(repr, new))} cannot be added, for its {len(vocabulary)} tokens have ids up "
+                f"to {max(vocabulary.values())} and `tokenizers` would number new ones from {free}, which is taken; add "
+                "them to the tokenizer and to the model yourself, or choose a template whose tokens it has"
+            )
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        tokens = msgspec.json.decode(self._parts.get("added_tokens", b"[]")) or []
+        tokens += [{"id": (vocabulary | new)[text], "content": text, **flags} for text in missing]
+        return msgspec.json.encode(self._parts | {"added_tokens": msgspec.Raw(msgspec.json.encode(tokens))}), new
+
+    def _vocabulary(self) -> dict[str, int]:
+        """Return the ids of the model's own tokens."""
+        found = msgspec.json.decode(self._parts.get("model", b"{}")).get("vocab")
+        if isinstance(found, list):  # Unigram: (token, score), numbered as they stand
+            return {str(entry[0]): i for i, entry in enumerate(found)}
+        return found if isinstance(found, dict) else {}
 
     def to_json(self, *, renamed: dict[str, str] | None = None) -> str:
         """Return the text of a tokenizer that adds, cuts and pads nothing, with some added tokens spelled otherwise."""

@@ -68,9 +68,9 @@ def test_the_unknown_token_is_a_control_where_it_is_also_the_end_of_a_turn(tmp_p
 def test_a_configured_stop_that_the_tokenizer_does_not_know_is_refused(tmp_path: Path):
     tokenizer = write_tokenizer(tmp_path, "<|endoftext|>")
     with pytest.raises(ConfigError, match=r"\[render\] stop.*'<\|im_end\|>' is not a token of .*<\|endoftext\|>"):
-        load(tmp_path, tokenizer, "chatml", "<|im_end|>")
+        load(tmp_path, tokenizer, TURNS + PROMPT, "<|im_end|>")
     both = write_tokenizer(tmp_path / "both", "<|im_start|>", "<|im_end|>")
-    assert load(tmp_path, both, "chatml", "<|im_end|>").generation_config["eos_token_id"] == [257]
+    assert load(tmp_path, both, TURNS + PROMPT, "<|im_end|>").generation_config["eos_token_id"] == [257]
 
 
 def test_a_stop_that_the_template_writes_and_the_tokenizer_does_not_know_is_refused(tmp_path: Path):

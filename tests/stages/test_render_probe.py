@@ -4,7 +4,6 @@ import pytest
 
 from schemas.assets import Template
 from stages.render import Render, RenderError, probe
-from stages.render.builtin import load, names
 from stages.render.inputs import Shape
 from tests.stages.render_templates import ALL, BRACKETS, CHATML, HEADERS, INSTRUCTIONS, MACROS, THINKING
 
@@ -101,11 +100,3 @@ def test_a_template_that_insists_on_a_system_prompt_can_be_probed():
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     assert probe(template(source, "<|end|>"), Render()).generation_prompt == "<|assistant|>"
-
-
-def test_built_in_templates_can_be_loaded_by_name():
-    assert "chatml" in names()
-    for name in names():
-        assert probe(template(load(name), "<|im_end|>"), Render()).stops == ("<|im_end|>",)
-    with pytest.raises(RenderError, match="expected one of chatml"):
-        load("chatlm")
