@@ -18,7 +18,7 @@ from stages.mask import Mask, count_tokens, label_tokens
 from stages.pack import Pack, pack_conversations
 from stages.render import Render, render_conversations
 from stages.signatures import Signatures, sign_conversations
-from stages.tokenize import Tokenize, tokenize_conversations
+from stages.tokenize import Tokenize, report_tokens, tokenize_conversations
 
 SOURCE: Final = "source"
 """What the first stage reads: lines of the input files, see pipeline.source."""
@@ -94,6 +94,7 @@ GRAPH: Final = (
         expands=True,
         assets=("vocabulary",),
         neutral=("tokenizer",),
+        report=report_tokens,
     ),
     Stage(
         name="mask",

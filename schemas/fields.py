@@ -99,6 +99,18 @@ WHAT_IF: Final = field(
     "what each policy for conversations that are too long loses of this one; null for other rows",
     nullable=True,
 )
+PROOF: Final = field(
+    "proof",
+    pa.struct(
+        [
+            field("is_proven", pa.bool_(), "the tokens spell the text byte for byte; else they are placed by offsets"),
+            field("is_guarded", pa.bool_(), "the content spelled a control token, and was encoded as the text it is"),
+            field("is_by_oracle", pa.bool_(), "gigatoken differed in this shard, which tokenizers encoded"),
+            field("n_straddling_turns", pa.int32(), "turns whose first character belongs to a token begun before it"),
+        ]
+    ),
+    "how the tokens are known to be those of the text",
+)
 LABELS: Final = field("labels", pa.list_(pa.int32()), "input_ids where trained, else -100; not shifted", unit="token")
 LOSS_WEIGHTS: Final = field(
     "loss_weights", pa.list_(pa.float32()), "weight of each label; null when all are 0 or 1", nullable=True

@@ -32,6 +32,7 @@ class DropReason(StrEnum):
     # render, tokenize, mask, pack
     TEMPLATE_ERROR = "template_error"
     CONTROL_TOKEN = "control_token"
+    UNPROVEN = "unproven"
     NO_STOP = "no_stop"
     NOTHING_TO_LEARN = "nothing_to_learn"
     OVER_MAX_SEQ_LEN = "over_max_seq_len"
@@ -58,6 +59,7 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.NEAR_DUPLICATE: "similar to its keeper by at least [clusters] threshold (exact Jaccard)",
     DropReason.TEMPLATE_ERROR: "the chat template refused or failed on this conversation",
     DropReason.CONTROL_TOKEN: "the content could not be encoded without producing a control token",
+    DropReason.UNPROVEN: "the tokens do not spell the text, nor what the tokenizer's normaliser makes of it",
     DropReason.NO_STOP: "a turn of the assistant does not end on a trained stop token, and [mask] says to drop such rows",
     DropReason.NOTHING_TO_LEARN: "the mask leaves no token to train on",
     DropReason.OVER_MAX_SEQ_LEN: "the conversation has more tokens than max_seq_len, and [tokenize] too_long left nothing of it",

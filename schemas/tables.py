@@ -25,7 +25,7 @@ PACKED: Final = pa.schema(
 )
 EXPLAINED: Final = pa.schema([f.DETAIL])
 """Evidence of a stage that can only say what went wrong."""
-WEIGHED: Final = pa.schema([*EXPLAINED, f.WHAT_IF])
+WEIGHED: Final = pa.schema([*EXPLAINED, f.PROOF, f.WHAT_IF])
 """Evidence of the stage that decides what becomes of a conversation that is too long."""
 
 

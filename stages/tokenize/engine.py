@@ -1,17 +1,16 @@
 """Two engines with one result: `tokenizers`, the law, and gigatoken, many times faster where it proves itself equal."""
 
 import functools
-import re
-import unicodedata
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.assets import Vocabulary
 from stages.tokenize.definition import Definition, TokenizerError
+from stages.tokenize.spelling import ALWAYS, Spellings, prepends, spellings
 
 PROBES: Final = (
     "",
@@ -34,78 +33,93 @@ PROBES: Final = (
 )
 """Texts on which the engines must agree before gigatoken is used: scripts, emoji, whitespace runs, digits, code."""
 
-_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+COMPARED: Final = 32
+"""Rows of a shard, from the first, whose ids are compared with those of `tokenizers`."""
+_CELLS: Final = 1 << 18
+"""Of a matrix of padded rows: few enough for the cache of a core."""
+_ROWS: Final = 512
+"""What `tokenizers` is given at once: it makes an object of each token."""
 
 
 @dataclass(kw_only=True)
 class Engine:
     """A vocabulary ready to encode, and what is known of its tokens.
 
-    `byte_lengths[i]` is the number of UTF-8 bytes of text that token i stands for (-1: not known), `is_added[i]` says
-    that i is an added token and `is_control[i]` that only a template may write it, and `prepends` that the first token
-    after an added one carries a space the text does not have.
+    `is_added[i]` says that token i is an added one, `is_control[i]` that only a template may write it, and
+    `ends_stretch[i]` that what follows it is encoded as if a text began there. `prepends` is one of
+    stages.tokenize.spelling.
     """
 
     oracle: Any
     fast: Any | None
-    byte_lengths: NDArray[np.int32]
+    spellings: Spellings
     is_added: NDArray[np.bool_]
     is_control: NDArray[np.bool_]
+    ends_stretch: NDArray[np.bool_]
     controls: dict[str, int]
-    prepends: bool
-    normal_form: Literal["NFC"] | None
-    is_metaspace: bool
-    is_lossless: bool
+    prepends: int
     definition: Definition
     guards: Any = None
     """What stages.tokenize.guard keeps: slow to make, and rarely needed."""
 
-    def encode(self, texts: list[str], *, verify: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return (offsets, ids) of `texts`; the first `verify` rows of gigatoken's ids are compared with the oracle's.
+    def encode(self, texts: list[str], *, verify: int) -> tuple[NDArray[np.int64], NDArray[np.int32], bool]:
+        """Return (offsets, ids, whether gigatoken differed); its first `verify` rows are compared with the oracle's.
 
         Where they differ, all of these texts are encoded by the oracle; no other call is touched by it, so that the
         result depends on `texts` alone. Nothing is added: beginning and end tokens stand exactly where the text has
         them.
         """
         if self.fast is None:
-            return self._encode_by_oracle(texts)
-        encoded = self.fast.encode_batch(texts, parallel=False).layout.to_ListOffsetArray64(True)
-        offsets = np.asarray(encoded.offsets.data, np.int64)
-        ids = np.asarray(encoded.content.data).astype(np.int64)
+            return *self.encode_by_oracle(texts), False
+        offsets, ids = _encode_by_gigatoken(self.fast, texts)
+        if len(ids) and not 0 <= ids.min() <= ids.max() < len(self.spellings.lengths):
+            return *self.encode_by_oracle(texts), True
         checked = min(verify, len(texts))
-        if checked:
-            expected_offsets, expected = self._encode_by_oracle(texts[:checked])
-            if not np.array_equal(expected_offsets, offsets[: checked + 1]) or not np.array_equal(
-                expected, ids[: offsets[checked]]
-            ):
-                return self._encode_by_oracle(texts)
-        return offsets, ids
+        expected_offsets, expected = self.encode_by_oracle(texts[:checked])
+        if not np.array_equal(expected_offsets, offsets[: checked + 1]) or not np.array_equal(
+            expected, ids[: offsets[checked]]
+        ):
+            return *self.encode_by_oracle(texts), True
+        return offsets, ids, False
 
-    def _encode_by_oracle(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        rows = [row.ids for row in self.oracle.encode_batch_fast(texts, add_special_tokens=False)]
+    def encode_by_oracle(self, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return (offsets, ids) of `texts` as `tokenizers` encodes them."""
+        rows = [
+            np.asarray(row.ids, np.int32)
+            for first in range(0, len(texts), _ROWS)
+            for row in self.oracle.encode_batch_fast(texts[first : first + _ROWS], add_special_tokens=False)
+        ]
         offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
-        ids = np.fromiter((i for row in rows for i in row), np.int64, count=int(offsets[-1]))
-        return offsets, ids
+        return offsets, np.concatenate(rows) if rows else np.empty(0, np.int32)
 
-    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return (ids, first and last character (exclusive) of each token) of one text, by the oracle."""
-        encoding = self.oracle.encode(text, add_special_tokens=False)
-        return encoding.ids, encoding.offsets
-
-    def keeps_text(self, texts: list[str]) -> NDArray[np.bool_]:
-        """Return, per row, whether token byte lengths can be added up to positions in the text."""
-        keeps: Callable[[str], bool]
-        if self.is_lossless and self.is_metaspace:
-            keeps = _lacks_metaspace
-        elif self.is_lossless and self.normal_form:
-            keeps = functools.partial(unicodedata.is_normalized, self.normal_form)
-        else:
-            return np.full(len(texts), self.is_lossless)
-        return np.fromiter(map(keeps, texts), np.bool_, len(texts))
+    def encode_with_offsets(self, texts: list[str]) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+        """Yield (ids, first and last character (exclusive) of each token) of each text, by the oracle."""
+        for first in range(0, len(texts), _ROWS):
+            for encoding in self.oracle.encode_batch(texts[first : first + _ROWS], add_special_tokens=False):
+                yield encoding.ids, encoding.offsets
 
 
-def _lacks_metaspace(text: str) -> bool:
-    return "▁" not in text  # the text's own would count as a space
+def _encode_by_gigatoken(fast: Any, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Return (offsets, ids) of `texts`, through padded matrices: the other way out loads a library for 0.1 s."""
+    lengths, pieces = [], []
+    for first, last in _batches(texts):
+        matrix, n_tokens = fast.encode_batch_padded(texts[first:last], 0, parallel=False)
+        lengths.append(n_tokens)
+        pieces.append(matrix[np.arange(matrix.shape[1]) < n_tokens[:, None]])
+    offsets = np.cumsum(np.concatenate(([0], *lengths)), dtype=np.int64)
+    return offsets, np.concatenate(pieces).view(np.int32) if pieces else np.empty(0, np.int32)
+
+
+def _batches(texts: list[str]) -> Iterator[tuple[int, int]]:
+    """Yield adjacent ranges of rows whose number times the longest one's characters is bounded; of one row at least."""
+    first = longest = 0
+    for row, text in enumerate(texts):
+        longest = max(longest, len(text))
+        if row > first and (row + 1 - first) * longest > _CELLS:
+            yield first, row
+            first, longest = row, len(text)
+    if first < len(texts):
+        yield first, len(texts)
 
 
 @functools.lru_cache(maxsize=4)
@@ -118,7 +132,6 @@ def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
     text = definition.to_json()
     oracle = load(text)
     _check_ids(definition, oracle)
-    kind = _kind(definition)
     fast = None if engine == "tokenizers" else _prove_equal(text, definition, oracle)
     if engine == "gigatoken" and fast is None:
         raise TokenizerError(
@@ -126,20 +139,24 @@ def engine_for(vocabulary: Vocabulary, engine: str) -> Engine:
             "on the probe texts; use engine = 'auto'"
         )
     controls = {text: definition.added_tokens[text].id for text in definition.controls(vocabulary.control_tokens)}
-    byte_lengths, is_added = _tables(oracle, kind, definition, controls)
-    is_control = np.zeros_like(is_added)
+    spelled = spellings(definition, definition.vocabulary(), controls)
+    is_added, is_control, ends_stretch = np.zeros((3, len(spelled.lengths)), np.bool_)
+    is_added[[token.id for token in definition.added_tokens.values()]] = True
     is_control[list(controls.values())] = True
+    prepended = prepends(definition)
+    # Prepend is a normaliser: it sees what is left between the tokens that are cut out before normalisation.
+    ends_stretch[
+        [token.id for token in definition.added_tokens.values() if prepended != ALWAYS or not token.normalized]
+    ] = True
     return Engine(
         oracle=oracle,
         fast=fast,
-        byte_lengths=byte_lengths,
+        spellings=spelled,
         is_added=is_added,
         is_control=is_control,
+        ends_stretch=ends_stretch,
         controls=controls,
-        prepends=kind == "metaspace_prepended",
-        normal_form="NFC" if any(part.get("type") == "NFC" for part in definition.components("normalizer")) else None,
-        is_metaspace=kind.startswith("metaspace"),
-        is_lossless=kind != "other",
+        prepends=prepended,
         definition=definition,
     )
 
@@ -188,47 +205,3 @@ def _prove_equal(text: str, definition: Definition, oracle: Any) -> Any | None:
         return None
     theirs = [row.ids for row in oracle.encode_batch_fast(texts, add_special_tokens=False)]
     return fast if ours == theirs else None
-
-
-def _kind(definition: Definition) -> str:
-    """Name how tokens spell text: byte_level, metaspace (with or without a prepended space), or other."""
-    if definition.model.type != "BPE":
-        return "other"
-    normalizers = {part.get("type") for part in definition.components("normalizer")}
-    splitters = definition.components("pre_tokenizer")
-    levels = [part for part in splitters if part.get("type") == "ByteLevel"]
-    if levels and normalizers <= {"NFC"}:
-        return "other" if levels[0].get("add_prefix_space") else "byte_level"
-    has_metaspace = any(part.get("type") == "Metaspace" for part in splitters)
-    if definition.model.byte_fallback and not has_metaspace and normalizers <= {"Prepend", "Replace"}:
-        if "Prepend" not in normalizers:
-            return "metaspace"
-        # Only around tokens cut out before normalisation is it known which stretch gets a space.
-        return "other" if any(token.normalized for token in definition.added_tokens.values()) else "metaspace_prepended"
-    return "other"
-
-
-def _tables(
-    oracle: Any, kind: str, definition: Definition, controls: dict[str, int]
-) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-    vocabulary = oracle.get_vocab(with_added_tokens=True)
-    size = max(vocabulary.values(), default=-1) + 1
-    lengths = np.full(size, -1, np.int32)
-    for token, i in vocabulary.items():
-        if kind == "byte_level":
-            lengths[i] = len(token)  # each character stands for one byte
-        elif _BYTE_TOKEN.fullmatch(token):
-            lengths[i] = 1
-        else:
-            lengths[i] = len(token.replace("▁", " ").encode())
-    is_added = np.zeros(size, np.bool_)
-    for content, added in definition.added_tokens.items():
-        is_added[added.id] = True
-        is_unknown = content == definition.model.unk_token and content not in controls
-        if is_unknown or (kind != "byte_level" and _BYTE_TOKEN.fullmatch(content)):
-            lengths[added.id] = -1  # spelled out, or made of other characters: the ids do not say which
-        elif kind == "byte_level":
-            lengths[added.id] = len(content.encode())
-        else:
-            lengths[added.id] = len(content.replace("▁", " ").encode())  # made of spaces, where the text has no ▁
-    return lengths, is_added

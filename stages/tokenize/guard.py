@@ -77,8 +77,8 @@ def is_clean(
 
 def encode_guarded(
     engine: Engine, text: str, edges: list[int], is_written: list[bool]
-) -> tuple[list[int], list[int]] | None:
-    """Return (ids, first character of each token), control tokens only where the template wrote them whole.
+) -> tuple[list[int], Offsets] | None:
+    """Return (ids, first and last character of each token), control tokens only where the template wrote them whole.
 
     The text is encoded once, with the template's control tokens under aliases, by a tokenizer that knows no other name
     for them; so the ids are those of the plain path wherever the content spells none, flags of added tokens included.
@@ -105,11 +105,13 @@ def encode_guarded(
         ]
     if not guard.forbidden.isdisjoint(encoding.ids):
         return None
-    starts = []
-    for first, _ in encoding.offsets:
-        before = bisect_right(ends, first)
-        starts.append(first - (ends[before - 1] - places[before - 1][1]) if before else first)
-    return [guard.ids.get(i, i) for i in encoding.ids], starts
+
+    def in_text(position: int) -> int:
+        before = bisect_right(ends, position)
+        return position - (ends[before - 1] - places[before - 1][1]) if before else position
+
+    offsets = [(in_text(first), in_text(last)) for first, last in encoding.offsets]
+    return [guard.ids.get(i, i) for i in encoding.ids], offsets
 
 
 def guards_of(engine: Engine) -> Guards:

@@ -15,6 +15,11 @@ class Tokenize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verify: Literal["sample", "all"] = "sample"
     """Rows of each shard whose ids are compared with those of tokenizers when gigatoken is used; a shard in which they
     differ is encoded by tokenizers."""
+    straddling: Literal["keep", "cut"] = "keep"
+    """A token may begin in the generation prompt and end in the answer. keep: the text is encoded in one piece, as
+    tokenizers would, and such a token belongs to the prompt; cut: each answer is encoded apart from what stands before it,
+    so that exactly the tokens are trained that a model writes after that prompt. Choose cut where the report counts
+    straddling/turn_start and prompts are not encoded together with the beginning of an answer when the model is served."""
     max_seq_len: Annotated[int, msgspec.Meta(ge=8, le=1 << 20)] | None = None
     """Most tokens of a conversation; not set: [pack] max_seq_len."""
     too_long: Literal["drop", "keep_turns", "windows", "truncate_head"] = "drop"
