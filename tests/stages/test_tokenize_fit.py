@@ -1,0 +1,248 @@
+"""Conversations that are too long, with the project's own tokenizer and templates."""
+
+import re
+from collections import Counter
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.tables import CONVERSATIONS
+from stages.render import Render, render_conversations
+from stages.tokenize import Tokenize, encode_conversations, tokenize_conversations
+from stages.tokenize.engine import engine_for
+from stages.tokenize.fit import count_too_long
+from tests.stages.render_templates import CHATML, HEADERS, INSTRUCTIONS, TURNS
+from tests.stages.rows import Segment, chatml, rendered
+from tests.stages.test_tokenize import byte_level, sentencepiece_like, word_piece
+
+VOCABULARY = byte_level()
+# 6 tokens of head, then turns of 19, 20 and 19 tokens
+TALK = chatml(
+    ("system", "S"),
+    ("user", "one"),
+    ("assistant", "1"),
+    ("user", "two two"),
+    ("assistant", "2"),
+    ("user", "six"),
+    ("assistant", "3"),
+)
+
+
+def fitted(*rows: list[Segment], vocabulary: Any = VOCABULARY, **settings: Any) -> pl.DataFrame:
+    return tokenize_conversations(rendered(*rows), Tokenize(**settings), vocabulary=vocabulary)
+
+
+def n_tokens(*rows: list[Segment], vocabulary: Any = VOCABULARY) -> list[int]:
+    return encode_conversations(rendered(*rows), Tokenize(), vocabulary)["input_ids"].list.len().to_list()
+
+
+def texts(out: pl.DataFrame, vocabulary: Any = VOCABULARY) -> list[str]:
+    oracle = engine_for(vocabulary, "tokenizers").oracle
+    return [oracle.decode(ids, skip_special_tokens=False) for ids in out["input_ids"].to_list()]
+
+
+def trained(row: dict[str, Any]) -> list[int]:
+    """The assistant's messages that may be trained."""
+    spans = [span for span in row["spans"] if span["role"] == "assistant" and span["weight"] != 0]
+    return list(dict.fromkeys(span["message"] for span in spans))
+
+
+def test_without_a_limit_or_within_it_nothing_changes():
+    whole = fitted(TALK)
+    assert fitted(TALK, max_seq_len=n_tokens(TALK)[0], too_long="windows").equals(whole)
+    assert whole["what_if"].to_list() == [None]
+
+
+def test_drop_marks_the_row_with_its_length_and_leaves_it_whole():
+    (length,) = n_tokens(TALK)
+    out = fitted(TALK, TALK[1:4], max_seq_len=length - 1)
+    assert out["drop_reason"].to_list() == ["over_max_seq_len", None]
+    assert out["detail"].to_list() == [f"{length} tokens, [tokenize] max_seq_len = {length - 1}", None]
+    assert (
+        out["input_ids"].to_list()
+        == encode_conversations(rendered(TALK, TALK[1:4]), Tokenize(), VOCABULARY)["input_ids"].to_list()
+    )
+
+
+def test_keep_turns_keeps_the_exact_beginning_up_to_a_stop():
+    (length,) = n_tokens(TALK)
+    out = fitted(TALK, max_seq_len=length - 1, too_long="keep_turns")
+    assert out["id"].to_list() == ["a:1"]
+    assert texts(out) == [
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
+        "<|im_start|>user\ntwo two<|im_end|>\n<|im_start|>assistant\n2<|im_end|>"
+    ]
+    whole = fitted(TALK)["input_ids"][0].to_list()
+    kept = out["input_ids"][0].to_list()
+    assert kept == whole[: len(kept)]
+    assert [span["class"] for span in out["spans"][0]][-1] == "stop"
+
+
+def test_windows_begin_with_the_head_show_earlier_turns_and_train_each_once():
+    (length,) = n_tokens(TALK)
+    out = fitted(chatml(("user", "a"), ("assistant", "b")), TALK, max_seq_len=length - 1, too_long="windows")
+    assert out["id"].to_list() == ["a:1", "a:2#1", "a:2#2"]
+    assert texts(out)[1:] == [
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"
+        "<|im_start|>user\ntwo two<|im_end|>\n<|im_start|>assistant\n2<|im_end|>",
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\ntwo two<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
+        "<|im_start|>user\nsix<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n",
+    ]
+    assert [trained(row) for row in out.iter_rows(named=True)] == [[1], [2, 4], [6]]
+    # head and context of the second window have weight 0, whoever wrote them
+    weights = [(span["message"], span["weight"]) for span in out["spans"][2]]
+    first_new = weights.index((5, None))
+    assert {weight for _, weight in weights[:first_new]} == {0.0}
+    assert {weight for _, weight in weights[first_new:]} == {None}
+
+
+def test_truncate_head_keeps_the_end():
+    (length,) = n_tokens(TALK)
+    out = fitted(TALK, max_seq_len=length - 1, too_long="truncate_head")
+    assert out["id"].to_list() == ["a:1"]
+    assert texts(out) == [
+        "<|im_start|>system\nS<|im_end|>\n"
+        "<|im_start|>user\ntwo two<|im_end|>\n<|im_start|>assistant\n2<|im_end|>\n"
+        "<|im_start|>user\nsix<|im_end|>\n<|im_start|>assistant\n3<|im_end|>\n"
+    ]
+    assert trained(out.row(0, named=True)) == [4, 6]
+
+
+@pytest.mark.parametrize("make", [byte_level, sentencepiece_like, word_piece])
+def test_truncate_head_cuts_the_last_question_but_never_its_answer(make):
+    vocabulary = make()
+    question = "The quick brown fox 你好 jumps over the lazy dog. " * 6
+    row = chatml(("user", question), ("assistant", "Hello world"))
+    (length,) = n_tokens(row, vocabulary=vocabulary)
+    out = fitted(row, max_seq_len=length - 20, too_long="truncate_head", vocabulary=vocabulary)
+    assert out["drop_reason"].to_list() == [None]
+    assert length - 24 <= len(out["input_ids"][0]) <= length - 20  # a character may be several tokens
+    classes = [span["class"] for span in out["spans"][0]]
+    assert classes == [segment[1] for segment in row]
+    (text,) = texts(out, vocabulary)
+    if make is byte_level:
+        head, kept, rest = re.split(r"(?<=user\n)(.*?)(?=<\|im_end\|>)", text, maxsplit=1)
+        assert head == "<|im_start|>user\n"
+        assert question.endswith(kept)
+        assert rest == "<|im_end|>\n<|im_start|>assistant\nHello world<|im_end|>\n"
+
+
+def test_an_answer_that_alone_is_too_long_is_lost_and_the_row_says_so():
+    row = chatml(("user", "Hello"), ("assistant", "The quick brown fox jumps over the lazy dog. " * 5))
+    for policy in ("keep_turns", "windows", "truncate_head"):
+        out = fitted(row, max_seq_len=30, too_long=policy)
+        assert out["id"].to_list() == ["a:1"]
+        assert out["drop_reason"].to_list() == ["over_max_seq_len"]
+        assert f"too_long = '{policy}' found no whole turn that fits, of 1" in out["detail"][0]
+
+
+def test_what_each_policy_loses_is_counted_whichever_is_chosen():
+    (length,) = n_tokens(TALK)
+    first, *_, last = (n_tokens(TALK[a:b])[0] for a, b in ((4, 11), (11, 18), (18, 25)))
+    expected = {
+        "too_long": 2,
+        "what_if/drop/conversations": 2,
+        "what_if/drop/turns": 6,
+        "what_if/drop/tokens": 2 * length,
+        "what_if/keep_turns/conversations": 0,
+        "what_if/keep_turns/turns": 2,
+        "what_if/keep_turns/tokens": 2 * last,
+        "what_if/windows/conversations": 0,
+        "what_if/windows/turns": 0,
+        "what_if/windows/tokens": 0,
+        "what_if/truncate_head/conversations": 0,
+        "what_if/truncate_head/turns": 2,
+        "what_if/truncate_head/tokens": 2 * first,
+    }
+    for policy in ("drop", "keep_turns", "windows", "truncate_head"):
+        config = Tokenize(max_seq_len=length - 1, too_long=policy)
+        out = tokenize_conversations(rendered(TALK, TALK, TALK[1:7]), config, vocabulary=VOCABULARY)
+        cut = {"turns": 0, "tokens": 0}
+        if policy != "drop":
+            cut = {name: expected[f"what_if/{policy}/{name}"] for name in cut}
+        assert count_too_long(out, config) == expected | {f"cut/{name}": n for name, n in cut.items()}
+    assert count_too_long(fitted(TALK), Tokenize()) == {}
+
+
+def conversations(*rows: list[tuple[str, str]]) -> pl.DataFrame:
+    message = dict.fromkeys(("reasoning", "tool_calls", "tool_call_id", "name", "weight"))
+    frame = pl.DataFrame(
+        {
+            "id": [f"a:{i}" for i in range(len(rows))],
+            "source": ["a"] * len(rows),
+            "tags": [[]] * len(rows),
+            "messages": [[{"role": role, "content": text} | message for role, text in row] for row in rows],
+            "tools": [None] * len(rows),
+        },
+        schema=pl.from_arrow(CONVERSATIONS.empty_table()).schema,
+    )
+    return frame.with_columns(split=pl.lit("train"))
+
+
+@pytest.mark.parametrize("template", [CHATML, HEADERS, INSTRUCTIONS, TURNS], ids=lambda template: template.name)
+@pytest.mark.parametrize("system", [[], [("system", "Be brief.")]], ids=["bare", "system"])
+def test_a_window_is_what_the_template_writes_for_the_shorter_conversation(template, system):
+    turns = [
+        (role, text.format(i)) for i in range(5) for role, text in (("user", "question {} "), ("assistant", "a {}."))
+    ]
+    whole = render_conversations(conversations([*system, *turns]), Render(), template=template)
+    (length,) = encode_conversations(whole, Tokenize(), VOCABULARY)["input_ids"].list.len().to_list()
+    out = tokenize_conversations(
+        whole, Tokenize(max_seq_len=length * 3 // 4, too_long="windows"), vocabulary=VOCABULARY
+    )
+    assert out.height > 1
+    assert out["drop_reason"].null_count() == out.height
+    for row, text in zip(out.iter_rows(named=True), texts(out), strict=True):
+        heard = sorted({span["message"] - len(system) for span in row["spans"]} & set(range(len(turns))))
+        short = [*system, *turns[heard[0] : heard[-1] + 1]]
+        (expected,) = render_conversations(conversations(short), Render(), template=template)["text"]
+        assert expected.startswith(text)
+        assert not re.search(r"question|a \d", expected[len(text) :])  # it only lacks what closes the conversation
+
+
+WORDS = st.text("ab \n.", min_size=1, max_size=30)
+TURN = st.tuples(WORDS, WORDS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.lists(TURN, min_size=1, max_size=6)), min_size=1, max_size=4),
+    st.integers(10, 80),
+    st.sampled_from(["drop", "keep_turns", "windows", "truncate_head"]),
+)
+def test_all_fits_every_answer_is_trained_once_or_counted_as_lost(rows, limit, policy):
+    segments = []
+    for has_system, turns in rows:
+        talk = [("system", "Be brief.")] * has_system
+        talk += [message for question, answer in turns for message in (("user", question), ("assistant", answer))]
+        segments.append(chatml(*talk))
+    config = Tokenize(max_seq_len=limit, too_long=policy)
+    frame = rendered(*segments)
+    out = tokenize_conversations(frame, config, vocabulary=VOCABULARY)
+    kept = out.filter(pl.col("drop_reason").is_null())
+    assert kept.select((pl.col("input_ids").list.len() <= limit).all()).item()
+    answers: Counter[tuple[str, int]] = Counter()
+    for row, text in zip(kept.iter_rows(named=True), texts(kept), strict=True):
+        name = row["id"].partition("#")[0]
+        number = int(name.partition(":")[2]) - 1
+        answers.update((name, message) for message in trained(row))
+        head = frame["text"][number].partition("user\n")[0] + "user\n"
+        assert text.startswith(head)
+        assert re.search(r"<\|im_end\|>\n?$", text)
+        # no answer is in part there: each one that is heard is whole
+        messages = [segment for segment in segments[number] if segment[1] == "content" and segment[2] == "assistant"]
+        heard = {span["message"] for span in row["spans"] if span["role"] == "assistant"}
+        assert all(f"assistant\n{content}<|im_end|>" in text for content, _, _, at in messages if at in heard)
+    assert set(answers.values()) <= {1}
+    names = [name.partition("#")[0] for name in out["id"]]
+    assert list(dict.fromkeys(names)) == frame["id"].to_list()
+    n_turns = sum(len(turns) for _, turns in rows)
+    counts = count_too_long(out, config)
+    lost = counts.get(f"what_if/{policy}/turns", 0)
+    assert len(answers) == n_turns - lost
