@@ -1,6 +1,7 @@
 """The dataset card: makes a run directory a data set that `datasets.load_dataset` opens, and says what is in it."""
 
 from pipeline.config import Config
+from pipeline.counts import Section, sections
 from pipeline.describe import column_row
 from pipeline.graph import GRAPH, Stage
 from schemas.manifest import Manifest
@@ -20,6 +21,8 @@ def dataset_card(config: Config, manifests: dict[str, Manifest]) -> str:
         dropped = ", ".join(f"{reason} {n:,}" for reason, n in totals.dropped.items()) or "-"
         tokens = f"{totals.tokens:,}" if totals.tokens else ""
         lines.append(f"| {stage.name} | {totals.rows_in:,} | {totals.kept:,} | {dropped} | {tokens} |")
+    for section in sections(manifests):
+        lines += ["", f"{section.title[:1].upper()}{section.title[1:]}:", "", *_markdown(section)]
     lines += [
         "",
         "```python",
@@ -33,6 +36,9 @@ def dataset_card(config: Config, manifests: dict[str, Manifest]) -> str:
         "",
     ]
     last = manifests[stages[-1].name]
+    if last.added_tokens:
+        named = ", ".join(f"`{text}` ({i})" for text, i in last.added_tokens.items())
+        lines += [f"Added to the tokenizer, because the chat template declares them: {named}.", ""]
     lines += [f"The last stage's key is `{last.key}`: the same key means the same bytes.", ""]
     lines += _columns(stages[-1])
     return "\n".join(lines)
@@ -49,6 +55,13 @@ def _config(stage: Stage, manifest: Manifest, *, is_default: bool) -> list[str]:
     )
     default = ["  default: true"] if is_default else []
     return [f"- config_name: {stage.name}", *default, f"  data_files: [{files}]"]
+
+
+def _markdown(section: Section) -> list[str]:
+    rule = "|".join("---" if i < section.n_names else "--:" for i in range(len(section.headings)))
+    rows = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (section.headings, *section.rows))
+    heading, *others = (f"| {row} |" for row in rows)
+    return [heading, f"|{rule}|", *others]
 
 
 def _columns(stage: Stage) -> list[str]:

@@ -34,6 +34,9 @@ class Progress:
     def found(self, paths: Sequence[str], ignored: Sequence[str], chunks: Sequence[Chunk]) -> None:
         """Report the inputs, and what lies in the directories beside them but is not read."""
 
+    def added(self, template: str, tokens: dict[str, int]) -> None:
+        """Report the tokens that a template declares and the tokenizer lacked, with the ids they got."""
+
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
         """Report that a phase begins."""
 
@@ -103,6 +106,7 @@ class _Build:
         self.config, self.store, self.stages, self.workers = config, store, stages, workers
         self.verify, self.progress = verify, progress
         self.records: dict[str, list[ShardRecord]] = {}
+        self.added_tokens: dict[str, int] = {}
         self.built = Built()
 
     def run(self, catalog: Catalog, assets: Assets | None) -> Built:
@@ -117,6 +121,9 @@ class _Build:
         if relocate(self.store, chunks):
             self._unfinish(GRAPH)
         settings = self._settings(assets.by_name if assets else {})
+        if assets and assets.added_tokens:
+            self.added_tokens = assets.added_tokens
+            self.progress.added(assets.template.name, assets.added_tokens)
         grouped = phases(self.stages)
         with Workers(self.store, settings, self.workers) as workers:
             for stages, after in zip(grouped, [*grouped[1:], ()], strict=True):
@@ -202,7 +209,9 @@ class _Build:
     def _finish(self, stage: Stage) -> None:
         records = self.records[stage.name]
         _, libraries = closure((stage.run.__module__,))
-        manifest = self.store.finish(stage, records, manifest_key(records), libraries=dict(libraries))
+        manifest = self.store.finish(
+            stage, records, manifest_key(records), libraries=dict(libraries), added_tokens=self.added_tokens
+        )
         self.built.manifests[stage.name] = manifest
         spent = [timing.seconds + timing.write_seconds for timing in self.built.timings if timing.stage == stage.name]
         self.progress.finished(manifest, sum(spent) if spent else None)

@@ -160,7 +160,15 @@ class Store:
             if path not in wanted:
                 remove(path)
 
-    def finish(self, stage: Stage, records: list[ShardRecord], key: str, *, libraries: dict[str, str]) -> Manifest:
+    def finish(
+        self,
+        stage: Stage,
+        records: list[ShardRecord],
+        key: str,
+        *,
+        libraries: dict[str, str],
+        added_tokens: dict[str, int],
+    ) -> Manifest:
         """Write the manifest, the proof that the stage is complete, after removing what no record names."""
         directory = self.directory(stage.name)
         wanted = {directory / file.path for record in records for file in record.files}
@@ -173,14 +181,20 @@ class Store:
             {str(path.relative_to(self.root)): sha256_of(path) for path in self._tokenizer()} if stage.partition else {}
         )
         manifest = Manifest(
-            stage=stage.name, key=key, libraries=libraries, assets=assets, totals=total(shards), shards=shards
+            stage=stage.name,
+            key=key,
+            libraries=libraries,
+            assets=assets,
+            added_tokens=added_tokens if stage.partition else {},
+            totals=total(shards),
+            shards=shards,
         )
         data = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=1)
         write_if_changed(self._manifest_path(stage.name), data)
         return manifest
 
     def _tokenizer(self) -> list[Path]:
-        return sorted(path for path in (self.root / "tokenizer").glob("*") if path.is_file())
+        return sorted(path for path in (self.root / "tokenizer").rglob("*") if path.is_file())
 
     def unfinish(self, stage: str) -> None:
         """Remove the manifest: from now on the stage is incomplete."""
@@ -189,7 +203,7 @@ class Store:
     def sweep(self) -> None:
         """Remove temporary files that a killed build left behind; a trainer's own are none of ours."""
         for directory in (self.root, self.root / "tokenizer", *(self.directory(stage) for stage in STAGES)):
-            walk = directory.rglob if directory.name in STAGES else directory.glob
+            walk = directory.glob if directory == self.root else directory.rglob
             for path in walk(f"{TEMPORARY}*"):
                 if path.is_file():
                     path.unlink(missing_ok=True)

@@ -31,6 +31,11 @@ class TerminalProgress(run.Progress):
             named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
             self._print("", f"ignored, of no known kind: {len(ignored)} ({named})")
 
+    def added(self, template: str, tokens: dict[str, int]) -> None:
+        """Print which tokens are new: the trainer will have to make rows for them."""
+        named = ", ".join(f"{text} = {i}" for text, i in tokens.items())
+        self._print("tokenizer", f"{len(tokens)} token(s) added that template {template} declares: {named}")
+
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
         """Begin a bar."""
         self._done, self._total, self._last = 0, n_stale, time.monotonic()

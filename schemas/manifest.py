@@ -70,6 +70,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str]
     assets: dict[str, str] = {}
     """Files outside the stage that its rows must be read with, relative to the run, to their sha256."""
+    added_tokens: dict[str, int] = {}
+    """Tokens of those files' tokenizer that the chat template declares and the model's own tokenizer lacked, to their ids."""
     totals: Totals
     shards: tuple[ShardRecord, ...]
 

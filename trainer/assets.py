@@ -1,6 +1,7 @@
 """What a model must be served with: tokenizer, chat template and stop ids, verified to be those of the packs."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -12,6 +13,8 @@ from trainer.errors import DataError
 
 NEEDED: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 """Names in RUN/tokenizer; all of them travel with the export."""
+NAMED_TEMPLATES: Final = "additional_chat_templates"
+"""Directory of those templates that a conversation may need besides chat_template.jinja, e.g. tool_use.jinja."""
 REBUILD: Final = "run `chatloom data` again"
 
 
@@ -28,7 +31,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_assets(run: Path, manifest: Manifest) -> dict[str, bytes]:
-    """Return the files of RUN/tokenizer by name, each with the hash that the packs' manifest gives it.
+    """Return the files of RUN/tokenizer by their path in it, each with the hash that the packs' manifest gives it.
 
     A manifest of an older build lists none; they are then taken as they are. Raises DataError naming every file that is
     absent or is not the one that the packs were made with.
@@ -36,7 +39,8 @@ def read_assets(run: Path, manifest: Manifest) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     problems: list[str] = []
     for path in sorted({*manifest.assets, *(f"tokenizer/{name}" for name in NEEDED)}):
-        if PurePosixPath(path).parts != ("tokenizer", PurePosixPath(path).name) or ".." in path:
+        home, *parts = PurePosixPath(path).parts
+        if home != "tokenizer" or len(parts) == 0 or parts[:-1] not in ([], [NAMED_TEMPLATES]) or ".." in path:
             raise DataError(f"{run / 'pack' / 'manifest.json'}: asset {path!r} is outside the tokenizer; {REBUILD}")
         try:
             data = (run / path).read_bytes()
@@ -52,7 +56,7 @@ def read_assets(run: Path, manifest: Manifest) -> dict[str, bytes]:
                 f"{run / path}: not the file that the packs were made with: expected sha256 {expected}, got {got}; "
                 f"{REBUILD}"
             )
-        files[PurePosixPath(path).name] = data
+        files["/".join(parts)] = data
     if problems:
         raise DataError("\n".join(problems))
     return files
@@ -82,15 +86,25 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
     return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
-def other_tokenizer(model: Path, tokenizer: Tokenizer) -> str | None:
-    """Return a warning when the model directory `model` has a tokenizer of another size than the run's."""
+def tokenizer_of(model: Path) -> Tokenizer | None:
+    """Return the tokenizer in the model directory `model`, or None where there is none that can be read."""
     path = model / "tokenizer.json"
     try:
-        own = vocabulary_size(decode_tokenizer(path.read_bytes(), where=path))
+        return decode_tokenizer(path.read_bytes(), where=path)
     except (OSError, DataError):
         return None
-    size = vocabulary_size(tokenizer)
-    if own == size:
+
+
+def other_tokenizer(model: Path, tokenizer: Tokenizer, added_tokens: Mapping[str, int]) -> str | None:
+    """Return a warning when the model directory `model` has a tokenizer of another size than the run's.
+
+    The run's may have `added_tokens` besides.
+    """
+    path, found = model / "tokenizer.json", tokenizer_of(model)
+    if found is None:
+        return None
+    own, size = vocabulary_size(found), vocabulary_size(tokenizer)
+    if own in (size, min(added_tokens.values(), default=size)):
         return None
     return (
         f"warning: {path} has {own:,} tokens, the run's tokenizer {size:,}: were the packs made with this model's "

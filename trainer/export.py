@@ -17,7 +17,7 @@ from trainer.weights import to_hugging_face
 def export(
     path: Path, model: Decoder, *, assets: Mapping[str, bytes], generation: GenerationConfig, dtype: str
 ) -> None:
-    """Write `model` and the files `assets` to `path`, replacing what was there; `dtype` is float32 or bfloat16."""
+    """Write `model` and the files `assets` (by relative path) to `path`, replacing it; `dtype` is float32 or bfloat16."""
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     tensors = {name: parameter.detach().cpu().to(kind) for name, parameter in model.named_parameters()}
     config = hugging_face_config(model.architecture, dtype=dtype) | {
@@ -32,4 +32,5 @@ def export(
         text = msgspec.json.format(msgspec.json.encode(config), indent=2)
         (temporary / "config.json").write_bytes(text + b"\n")
         for name, data in assets.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_bytes(data)

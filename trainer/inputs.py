@@ -23,7 +23,9 @@ class Inputs:
     tokenizer: Tokenizer
     generation: GenerationConfig
     assets: dict[str, bytes]
-    """The verified files of RUN/tokenizer, by name."""
+    """The verified files of RUN/tokenizer, by their path in it."""
+    added_tokens: dict[str, int]
+    """Tokens that this tokenizer has and the model's own lacked, to their ids."""
 
 
 def open_inputs(run: Path, world: World) -> Inputs:
@@ -33,7 +35,7 @@ def open_inputs(run: Path, world: World) -> Inputs:
     files = world.together(lambda: {split: split_files(manifest, split) for split in ("train", "validation")})
     own = [*files["train"], *files["validation"]][world.local_rank :: world.local_size]
     world.together(lambda: _verify_all(stage, own))
-    return world.together(lambda: _open(run, files, read_assets(run, manifest)))
+    return world.together(lambda: _open(run, files, read_assets(run, manifest), manifest.added_tokens))
 
 
 def _verify_all(stage: Path, files: list[FileRecord]) -> None:
@@ -41,7 +43,9 @@ def _verify_all(stage: Path, files: list[FileRecord]) -> None:
         raise DataError("\n".join(problems))
 
 
-def _open(run: Path, files: dict[str, list[FileRecord]], assets: dict[str, bytes]) -> Inputs:
+def _open(
+    run: Path, files: dict[str, list[FileRecord]], assets: dict[str, bytes], added_tokens: dict[str, int]
+) -> Inputs:
     packs = Packs(run / "pack", files["train"])
     if not len(packs):
         raise DataError(
@@ -55,4 +59,5 @@ def _open(run: Path, files: dict[str, list[FileRecord]], assets: dict[str, bytes
         tokenizer=decode_tokenizer(assets["tokenizer.json"], where=home / "tokenizer.json"),
         generation=decode_generation_config(assets["generation_config.json"], where=home / "generation_config.json"),
         assets=assets,
+        added_tokens=added_tokens,
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -53,9 +54,11 @@ def fit(job: Job, world: World, reporter: Reporter, stop: Stop, *, fresh: bool) 
 
 def _usable_model(job: Job, inputs: Inputs) -> tuple[Decoder, list[str]]:
     """Return the model at its start, and what a person should know about it. Raises before anything is trained."""
-    model, notices = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer))
+    model, notices = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens=inputs.added_tokens)
     check_prompts(job, inputs, model)
-    if job.model.path is not None and (warning := other_tokenizer(Path(job.model.path), inputs.tokenizer)):
+    if job.model.path is not None and (
+        warning := other_tokenizer(Path(job.model.path), inputs.tokenizer, inputs.added_tokens)
+    ):
         notices.append(warning)
     longest, made_for = inputs.packs.longest, model.architecture.max_position_embeddings
     if longest > made_for:
@@ -65,10 +68,10 @@ def _usable_model(job: Job, inputs: Inputs) -> tuple[Decoder, list[str]]:
     return model, notices
 
 
-def build_model(job: Job, *, vocab_size: int) -> tuple[Decoder, list[str]]:
+def build_model(job: Job, *, vocab_size: int, added_tokens: Mapping[str, int]) -> tuple[Decoder, list[str]]:
     """Return the model at its start, and how it was changed to fit."""
     if job.model.path is not None:
-        return load_pretrained(Path(job.model.path), vocab_size=vocab_size)
+        return load_pretrained(Path(job.model.path), vocab_size=vocab_size, added_tokens=added_tokens)
     model = Decoder(new_architecture(job.model, vocab_size=vocab_size))
     initialise(model, seed=job.seed)
     return model, []

@@ -75,7 +75,7 @@ def _about_vocabulary(job: Job, inputs: Inputs, vocab_size: int) -> list[str]:
     directory = Path(job.model.path)
     found = read_architecture(directory).vocab_size
     lines = [f"{'embedding':<17} would be grown from {found:,} to {vocab_size:,} rows"] if vocab_size > found else []
-    warning = other_tokenizer(directory, inputs.tokenizer)
+    warning = other_tokenizer(directory, inputs.tokenizer, inputs.added_tokens)
     return [*lines, warning] if warning else lines
 
 

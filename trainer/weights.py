@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trainer.architecture import Architecture, read_architecture
+from trainer.assets import tokenizer_of
 from trainer.errors import ModelError
 from trainer.model import Decoder
 from trainer.rope import inverse_frequencies
@@ -141,10 +143,13 @@ def _refuse_unknown(tensors: Mapping[str, Tensor], a: Architecture, names: list[
         )
 
 
-def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[str]]:
+def load_pretrained(
+    directory: Path, *, vocab_size: int, added_tokens: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Decoder, list[str]]:
     """Return the float32 model in a Hugging Face directory, and what a person should know about how it was changed.
 
-    A vocabulary smaller than the tokenizer's is grown, new rows being the mean of the old; a larger one stays.
+    A vocabulary smaller than the tokenizer's is grown, new rows being the mean of the old; a larger one stays. Spare rows
+    in it, which no token of the model's own tokenizer used, become that mean too where one of `added_tokens` takes them.
     Raises ModelError naming the file when anything is missing, left over or has the wrong shape or type.
     """
     found = read_architecture(directory)
@@ -155,15 +160,13 @@ def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[
     stored = _read_directory(directory)
     _refuse_unknown(stored, found, names, where=str(directory))
     tensors = from_hugging_face(stored, found, names, where=str(directory))
-    notices: list[str] = []
-    if vocab_size > found.vocab_size:
-        for name in ("embed_tokens.weight", "lm_head.weight"):
-            if name in tensors:
-                tensors[name] = _grown(tensors[name], vocab_size)
-        notices.append(
-            f"vocabulary grown from {found.vocab_size} to {vocab_size} rows to fit the tokenizer; "
-            "each new row starts as the mean of the old ones"
-        )
+    spare = _spare(directory, found.vocab_size, added_tokens)
+    for name in ("embed_tokens.weight", "lm_head.weight"):
+        if name in tensors and (spare or vocab_size > found.vocab_size):
+            tensors[name] = _grown(
+                tensors[name], vocab_size, n_old=min((found.vocab_size, *added_tokens.values())), spare=spare
+            )
+    notices = _about_growth(found.vocab_size, vocab_size, added_tokens, spare)
     for name, parameter in model.named_parameters():
         if tensors[name].shape != parameter.shape:
             raise ModelError(
@@ -176,6 +179,32 @@ def load_pretrained(directory: Path, *, vocab_size: int) -> tuple[Decoder, list[
     return model, notices
 
 
-def _grown(rows: Tensor, n: int) -> Tensor:
-    mean = rows.float().mean(0, keepdim=True).to(rows.dtype)
-    return torch.cat((rows, mean.expand(n - len(rows), -1)))
+def _spare(directory: Path, n_rows: int, added_tokens: Mapping[str, int]) -> list[int]:
+    """Return the ids of `added_tokens` that have a row in the model though its own tokenizer does not know them.
+
+    Without a tokenizer beside the weights nobody can say whether such a row was trained; it then stays.
+    """
+    inside = {text: i for text, i in added_tokens.items() if i < n_rows}
+    own = tokenizer_of(directory) if inside else None
+    return [] if own is None else [i for text, i in inside.items() if own.token_to_id(text) is None]
+
+
+def _grown(rows: Tensor, n: int, *, n_old: int, spare: list[int]) -> Tensor:
+    """Return `rows`, at least `n` of them; new and spare ones are the mean of the first `n_old` (Hewitt 2021)."""
+    mean = rows[:n_old].float().mean(0, keepdim=True).to(rows.dtype)
+    grown = torch.cat((rows, mean.expand(max(0, n - len(rows)), -1)))
+    grown[spare] = mean
+    return grown
+
+
+def _about_growth(n_rows: int, n: int, added_tokens: Mapping[str, int], spare: list[int]) -> list[str]:
+    """Return what a person should know about new rows of the embedding and the head."""
+    if n > n_rows:
+        cause = f"for the added tokens {', '.join(added_tokens)}" if added_tokens else "to fit the tokenizer"
+        return [
+            f"embeddings resized from {n_rows} to {n} rows {cause}; each new row starts as the mean of the old ones"
+        ]
+    if spare:
+        named = ", ".join(text for text, i in added_tokens.items() if i in spare)
+        return [f"spare rows of the embeddings start as the mean of those in use, for the added tokens {named}"]
+    return []

@@ -52,7 +52,7 @@ def test_an_older_manifest_lists_none_and_they_are_taken_as_they_are(run: Path) 
     assert read_assets(run, manifest)["chat_template.jinja"] == b"x"
 
 
-@pytest.mark.parametrize("path", ["tokenizer/../secret", "/etc/passwd", "tokenizer/a/b"])
+@pytest.mark.parametrize("path", ["tokenizer/../secret", "/etc/passwd", "tokenizer/a/b", "tokenizer", "/"])
 def test_a_manifest_cannot_make_the_export_carry_other_files(path: str, run: Path) -> None:
     manifest = read_manifest(run)
     manifest = msgspec.structs.replace(manifest, assets=manifest.assets | {path: "0"})
@@ -75,11 +75,32 @@ def test_a_generation_config_must_name_a_stop_token(tmp_path: Path) -> None:
 
 def test_a_model_with_a_tokenizer_of_another_size_is_pointed_at(run: Path, tmp_path: Path) -> None:
     own = open_inputs(run, ALONE).tokenizer
-    assert other_tokenizer(tmp_path, own) is None
+    assert other_tokenizer(tmp_path, own, {}) is None
     shutil.copy(run / "tokenizer" / "tokenizer.json", tmp_path)
-    assert other_tokenizer(tmp_path, own) is None
+    assert other_tokenizer(tmp_path, own, {}) is None
     own.add_tokens(["<new>"])
     own.save(str(tmp_path / "tokenizer.json"))
-    warning = other_tokenizer(tmp_path, open_inputs(run, ALONE).tokenizer)
+    warning = other_tokenizer(tmp_path, open_inputs(run, ALONE).tokenizer, {})
     assert warning is not None
     assert "has 305 tokens, the run's tokenizer 304" in warning
+
+
+def test_a_tokenizer_that_differs_by_the_added_tokens_alone_is_the_model_s_own(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "tokenizer" / "tokenizer.json", tmp_path)
+    grown = open_inputs(run, ALONE).tokenizer
+    grown.add_special_tokens(["<new>", "<newer>"])
+    assert other_tokenizer(tmp_path, grown, {"<new>": 304, "<newer>": 305}) is None
+    warning = other_tokenizer(tmp_path, grown, {"<newer>": 305})
+    assert warning is not None
+    assert "has 304 tokens, the run's tokenizer 306" in warning
+
+
+def test_a_named_template_travels_in_its_directory(run: Path) -> None:
+    manifest = read_manifest(run)
+    home = run / "tokenizer" / "additional_chat_templates"
+    home.mkdir()
+    (home / "tool_use.jinja").write_text("{{ tools }}")
+    digest = hashlib.sha256(b"{{ tools }}").hexdigest()
+    path = "tokenizer/additional_chat_templates/tool_use.jinja"
+    files = read_assets(run, msgspec.structs.replace(manifest, assets=manifest.assets | {path: digest}))
+    assert files["additional_chat_templates/tool_use.jinja"] == b"{{ tools }}"

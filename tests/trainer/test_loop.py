@@ -30,7 +30,7 @@ def training_of(run: Path, model: Model, train: Train) -> Training:
     job = Job(run=run, seed=7, model=model, train=train, resume="")
     job.home.mkdir()
     inputs = open_inputs(run, ALONE)
-    decoder, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer))
+    decoder, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens={})
     return Training(job, ALONE, Reporter(is_silent=True), inputs, decoder, choose_precision(train, ALONE))
 
 

@@ -87,7 +87,7 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s_grows_by_the_mean_and_says_so
     old, _ = load_pretrained(tmp_path, vocab_size=97)
     new, notices = load_pretrained(tmp_path, vocab_size=100)
     assert notices == [
-        "vocabulary grown from 97 to 100 rows to fit the tokenizer; each new row starts as the mean of the old ones"
+        "embeddings resized from 97 to 100 rows to fit the tokenizer; each new row starts as the mean of the old ones"
     ]
     for rows, grown in ((old.embed_tokens.weight, new.embed_tokens.weight), (old.head_VC, new.head_VC)):
         assert torch.equal(grown[:97], rows)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from schemas.training import Model
@@ -81,3 +82,48 @@ def test_no_random_weights_are_made_to_be_thrown_away(directory: Path, monkeypat
     model, _ = load_pretrained(directory, vocab_size=20)
     assert all(p.device.type == "cpu" and p.requires_grad and p.is_leaf for p in model.parameters())
     assert model.frequencies.device.type == "cpu"
+
+
+def write_tokenizer(directory: Path, *tokens: str) -> None:
+    Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="a")).save(
+        str(directory / "tokenizer.json")
+    )
+
+
+def test_added_tokens_beyond_the_model_get_the_mean_of_its_rows(directory: Path) -> None:
+    old = load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+    model, notices = load_pretrained(directory, vocab_size=22, added_tokens={"<a>": 20, "<b>": 21})
+    assert notices == [
+        "embeddings resized from 20 to 22 rows for the added tokens <a>, <b>; each new row starts as the mean of the old ones"
+    ]
+    assert torch.equal(model.embed_tokens.weight[:20], old)
+    assert torch.allclose(model.embed_tokens.weight[20:], old.mean(0).expand(2, -1), atol=1e-7)
+    assert model.head_VC is model.embed_tokens.weight
+
+
+def test_a_spare_row_of_the_model_is_made_the_mean_of_those_in_use(directory: Path) -> None:
+    write_tokenizer(directory, *"abcdefghijklmnopq")  # 17 tokens, 20 rows
+    old = load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+    model, notices = load_pretrained(directory, vocab_size=18, added_tokens={"<a>": 17})
+    assert notices == ["spare rows of the embeddings start as the mean of those in use, for the added tokens <a>"]
+    expected = old.clone()
+    expected[17] = old[:17].mean(0)
+    assert torch.allclose(model.embed_tokens.weight, expected, atol=1e-7)
+
+
+def test_spare_rows_and_new_ones_are_alike(directory: Path) -> None:
+    write_tokenizer(directory, *"abcdefghijklmnopqrs")  # 19 tokens, 20 rows
+    old = load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+    model, notices = load_pretrained(directory, vocab_size=21, added_tokens={"<a>": 19, "<b>": 20})
+    assert notices[0].startswith("embeddings resized from 20 to 21 rows for the added tokens <a>, <b>")
+    assert torch.allclose(model.embed_tokens.weight[19:], old[:19].mean(0).expand(2, -1), atol=1e-7)
+
+
+@pytest.mark.parametrize("tokens", [None, (*"abcdefghijklmnopq", "<a>")])
+def test_a_row_that_may_have_been_trained_stays(tokens: tuple[str, ...] | None, directory: Path) -> None:
+    if tokens is not None:
+        write_tokenizer(directory, *tokens)
+    old = load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+    model, notices = load_pretrained(directory, vocab_size=18, added_tokens={"<a>": 17})
+    assert notices == []
+    assert torch.equal(model.embed_tokens.weight, old)
