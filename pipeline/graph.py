@@ -16,7 +16,7 @@ from stages.ingest import Ingest, ingest_lines
 from stages.length import Length, mark_length
 from stages.mask import Mask, count_tokens, label_tokens
 from stages.pack import Pack, pack_conversations
-from stages.render import Render, render_conversations
+from stages.render import Render, render_conversations, report_render
 from stages.signatures import Signatures, sign_conversations
 from stages.tokenize import Tokenize, report_tokens, tokenize_conversations
 
@@ -83,6 +83,7 @@ GRAPH: Final = (
         evidence=tables.EXPLAINED,
         assets=("template",),
         neutral=("template",),
+        report=report_render,
     ),
     Stage(
         name="tokenize",

@@ -5,16 +5,21 @@ numba's own cache looks at the file of a function and not at those it calls: aft
 
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Final
 
 from pipeline.keys import digest
 
 _PREFIX: Final = "kernels-"
+_DAY: Final = 24 * 3600.0
 
 
 def use_kernel_cache() -> None:
-    """Point numba at the cache of this version of the code; it must not have been imported yet. Older ones are removed."""
+    """Point numba at the cache of this version of the code; it must not have been imported yet. Older ones are removed.
+
+    Not on the day they were last used: a process that started before the code was changed may still need its own.
+    """
     stages = Path(__file__).parent.parent / "stages"
     sources = sorted(stages.rglob("*.py"))
     name = (
@@ -29,6 +34,7 @@ def use_kernel_cache() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatloom"
         (home / name).mkdir(parents=True, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(home / name)
+    os.utime(home / name)
     for old in home.glob(f"{_PREFIX}*"):
-        if old.name != name:
+        if old.name != name and time.time() - old.stat().st_mtime > _DAY:
             shutil.rmtree(old, ignore_errors=True)

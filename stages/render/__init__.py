@@ -1,7 +1,8 @@
 """Any Hugging Face chat template, unmodified, rendered while knowing for every character who wrote it."""
 
+from stages.render.notes import report_render
 from stages.render.probe import Probe, probe
 from stages.render.settings import Render, RenderError
 from stages.render.stage import render_conversations
 
-__all__ = ["Probe", "Render", "RenderError", "probe", "render_conversations"]
+__all__ = ["Probe", "Render", "RenderError", "probe", "render_conversations", "report_render"]

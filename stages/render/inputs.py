@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
 from stages.render.containers import trace
+from stages.render.symbol import Inquiry, Slot, Symbol, View
 from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, origin, whole
 
 FIELDS: Final = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
@@ -58,6 +59,22 @@ def _message(index: int, message: Message, shape: Shape, tracing: bool) -> dict[
         out["tool_call_id"] = mark(tool_call_id, who)
     if name is not None:
         out["name"] = mark(name, who)
+    return out
+
+
+def symbols(roles: Sequence[str], reasons: Sequence[bool], inquiry: Inquiry) -> list[dict[str, Any]]:
+    """Return messages of plain text, as `build` makes them, with symbols in place of their texts."""
+    out = []
+    for index, (role, has_reasoning) in enumerate(zip(roles, reasons, strict=True)):
+        message: dict[str, Any] = {}
+        if has_reasoning:
+            thinking = Symbol((Slot(index, View("reasoning")),), inquiry)
+            message["thinking"] = thinking
+        message["role"] = role
+        message["content"] = Symbol((Slot(index, View("content")),), inquiry)
+        if has_reasoning:
+            message["reasoning_content"] = thinking
+        out.append(message)
     return out
 
 

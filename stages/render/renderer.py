@@ -8,10 +8,12 @@ from typing import Any, Final
 from jinja2.exceptions import TemplateError
 
 from schemas.assets import Template
-from stages.render.inputs import Message, Shape, build, tools_of
+from stages.render.inputs import Message, Shape, build, symbols, tools_of
 from stages.render.plain import plain_environment
 from stages.render.sandbox import TracingEnvironment
 from stages.render.settings import Render, RenderError
+from stages.render.symbol import Inquiry, Symbol
+from stages.render.symbolic import SymbolicEnvironment
 from stages.render.traced import Span, gather
 
 MAX_SOURCE: Final = 1_000_000
@@ -31,6 +33,8 @@ class Renderer:
         try:
             self.tracing = self.environment.from_string(source)
             self.plain = plain_environment(today=today).from_string(source)
+            self.symbolic_environment = SymbolicEnvironment(today=today)
+            self.symbolic = self.symbolic_environment.from_string(source)
         except FAILURES as error:
             line = getattr(error, "lineno", None)
             where = f"template {name}" + (f", line {line}" if line else "")
@@ -59,6 +63,19 @@ class Renderer:
         )
         context = self._context(build(messages, shape, tracing=True), tools, generation_prompt)
         return gather(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
+
+    def render_symbols(
+        self, roles: Sequence[str], reasons: Sequence[bool], inquiry: Inquiry, config: Render
+    ) -> str | Symbol:
+        """Return the rendered form of all conversations with these roles that answer the template's questions alike.
+
+        `reasons` says which messages have reasoning. Raises ObservedError, or one of FAILURES, where there is no such form.
+        """
+        environment = self.symbolic_environment
+        environment.inquiry = inquiry
+        environment.meter.grant(steps=config.max_steps, size=config.max_output_floor)
+        context = self._context(symbols(roles, reasons, inquiry), None, generation_prompt=False)
+        return environment.concat(self.symbolic.root_render_func(self.symbolic.new_context(context)))
 
     def plain_text(
         self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False

@@ -3,6 +3,7 @@
 import msgspec
 
 from schemas.errors import GateError
+from stages.render.scoped import Scoped
 
 
 class RenderError(GateError):
@@ -21,8 +22,10 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What strftime_now sees, as YYYY-MM-DD: never the clock, so that the same input gives the same text."""
     stop: tuple[str, ...] = ()
     """Texts that end an assistant's turn; when empty they are found by rendering a small conversation."""
+    scoped: tuple[Scoped, ...] = ()
+    """Rules that weigh parts of messages: {pattern, weight, role, class}; see docs/masks.md."""
     verify: int = 16
-    """How many rows of each shard are rendered a second time without tracing and compared."""
+    """How many rows of each shard are compared with what plain Jinja makes of them, besides the first of each form."""
     max_steps: int = 200_000
     """Steps that a template may take on one conversation, besides 16 for each of its characters."""
     max_output_ratio: float = 4.0

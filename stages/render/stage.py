@@ -1,114 +1,211 @@
 """Conversations become text, and every character keeps its author."""
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cached_property, lru_cache
+from itertools import accumulate, islice, pairwise
+from typing import Final, NamedTuple
 
+import msgspec
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from schemas.assets import Template
 from schemas.reasons import DropReason
-from stages.render.inputs import FIELDS, Message, Shape, tools_of
+from stages.render.inputs import FIELDS, Message, tools_of
 from stages.render.meter import LimitError
-from stages.render.probe import probe
+from stages.render.notes import notes_of
+from stages.render.paths import Branch, Node, Paths
+from stages.render.probe import Probe, probe
+from stages.render.regions import partition
 from stages.render.renderer import FAILURES, Renderer, describe, renderer
 from stages.render.rows import Rows
+from stages.render.scoped import apply_scoped
 from stages.render.settings import Render, RenderError
-from stages.render.traced import Span
+from stages.render.skeleton import Skeleton
+from stages.render.views import ODD, Views, fields_of
 
-
-class Conversation(NamedTuple):
-    """One row of the input; its messages are `first` to `last` (exclusive) of the frame's."""
-
-    id: str
-    messages: list[Message]
-    first: int
-    last: int
-    tools: str | None
-    n_chars: int
+MAX_FORM: Final = 64
+"""Messages of the longest conversation whose form is remembered: longer ones seldom come twice."""
 
 
 def render_conversations(frame: pl.DataFrame, config: Render, *, template: Template) -> pl.DataFrame:
     """Write every conversation as the chat template does, with spans that say who wrote each character.
 
-    One row in, one row out, in order. `text` equals what transformers renders; `spans` is a partition of it. A row that
-    the template refuses has neither, but a drop reason and the refusal in `detail`; so has a row whose tool schemas
-    hold a control token, for templates write these as their own text. An assistant's message of which the template
-    wrote nothing has no span and cannot be trained; the row is kept, and its `detail` says so. Raises RenderError if
-    the template cannot be used, or if one of the first `verify` rows differs from its untraced rendering.
+    One row in, one row out, in order. `text` equals what transformers renders; `spans` is a partition of it; `notes` says
+    what the template left out. A row that the template refuses has no text, but a drop reason and the refusal in `detail`;
+    so has a row whose tool schemas hold a control token, for templates write these as their own text. An assistant's
+    message of which the template wrote nothing has no span and cannot be trained.
+
+    The template is run once, on symbols, for each form of conversation and each way that it takes through itself; all
+    conversations that go the same way are then written at once. Where it looks into a text more closely, it is run on that
+    conversation's own text, traced. Both are compared with plain Jinja: the first conversation of every new way, and the
+    first `verify` rows. Raises RenderError if the template cannot be used, or if one of these differs.
     """
-    compiled = renderer(template, config)
-    known = probe(template, config)
+    return _Shard(frame, config, template).render()
+
+
+class Program(NamedTuple):
+    """A template ready to run."""
+
+    compiled: Renderer
+    known: Probe
+    paths: Paths
+    guarded: tuple[str, ...]
+    """Control tokens that tool schemas must not hold."""
+
+
+def program(template: Template, config: Render) -> Program:
+    """Return a template's program, made once per process with all that is learned of it."""
+    return _made(msgspec.msgpack.encode((template, config)))
+
+
+@lru_cache(maxsize=8)
+def _made(encoded: bytes) -> Program:
+    template, config = msgspec.msgpack.decode(encoded, type=tuple[Template, Render])
+    compiled, known = renderer(template, config), probe(template, config)
+    paths = Paths(compiled, known.boundaries, known.shape, config)
     guarded = (*template.control_tokens, *template.plain_control_tokens) if "tools" in template.source else ()
-    messages = _messages(frame)
-    rows = Rows(known.boundaries, messages["role"].to_list(), messages["weight"].to_list())
-    to_verify = config.verify
-    # A loop over rows: a template is a program, and Jinja runs it for one conversation at a time.
-    for row in _conversations(frame, messages):
-        if row.tools is not None and guarded and (token := _control_token(row.tools, guarded)):
-            rows.refuse(DropReason.CONTROL_TOKEN, f"the tool schemas hold the control token {token!r}")
-            continue
-        text: str | None = None
-        written: Sequence[Span] = ()
-        problem = ""
+    return Program(compiled, known, paths, guarded)
+
+
+class _Shard:
+    """The rows of one frame on their way."""
+
+    def __init__(self, frame: pl.DataFrame, config: Render, template: Template) -> None:
+        self.frame, self.config = frame, config
+        self.program = program(template, config)
+        self.with_tools = program(_for_tools(template), config)
+        column = frame.get_column("messages")
+        # All messages, one row each: a Python dictionary per message would cost more than rendering it.
+        self.messages = column.filter(column.list.len() > 0).explode().struct.unnest()
+        self.ends = column.list.len().cum_sum().to_numpy().astype(np.int64)
+        self.firsts = np.concatenate((np.zeros(1, np.int64), self.ends))[:-1]
+        self.views = Views(self.messages)
+        self.rows = Rows(self.views, self.firsts)
+        self.problems: dict[int, str] = {}
+        """Rows that the template refused, and what it said."""
+        self.refused_here: set[int] = set()
+        """Rows that were refused before the template was asked, or for what it spent."""
+
+    def render(self) -> pl.DataFrame:
+        explored, others = self._follow()
+        self._render_rows(others)
+        self._render_rows(self.rows.larger_than(self._size_limits()))
+        columns = self.rows.columns()
+        verified = (row for row in range(self.frame.height) if row not in self.refused_here)
+        self._verify(columns[0], sorted({*explored, *islice(verified, self.config.verify)}))
+        out = self.frame.select("id", "split").with_columns(columns)
+        return apply_scoped(out, self.config.scoped) if self.config.scoped else out
+
+    def _follow(self) -> tuple[list[int], list[int]]:
+        """Send each row on its way; return the rows that opened a new one, and those that must be rendered by their text."""
+        paths, texts = self.program.paths, self.views.texts
+        forms = self.views.forms.tobytes()
+        n_messages = self.ends - self.firsts
+        is_long = ((n_messages > MAX_FORM) | self.frame["tools"].is_not_null().to_numpy()).tolist()
+        explored: list[int] = []
+        others: list[int] = []
+        follow = self.rows.follow
+        first = 0
+        # A loop over rows: each goes its own way, though mostly one that is known.
+        for row, last in enumerate(self.ends.tolist()):
+            form = forms[first:last]
+            node: Node | None = "unknown" if is_long[row] or ODD in form else paths.roots.get(form)
+            while type(node) is Branch:
+                text = texts[node.view][first + node.message]
+                node = node.yes if node.answer(text, node.literal) else node.no
+            if node is None:
+                node = paths.explore(form, self._texts(form, first))
+                explored += [row] if type(node) is Skeleton else []
+            if type(node) is Skeleton:
+                follow(row, node)
+            else:
+                others.append(row)
+            first = last
+        return explored, others
+
+    def _texts(self, form: bytes, first: int) -> dict[tuple[int, str], str]:
+        """Return contents and reasonings of one conversation by message and field."""
+        fields = ((message, field) for message, code in enumerate(form) for field in fields_of(code))
+        return {(message, field): self.messages[field][first + message] for message, field in fields}
+
+    def _render_rows(self, rows: list[int]) -> None:
+        conversations = self._conversations(rows)
+        for row, messages in zip(rows, conversations, strict=True):
+            self._render_row(row, messages, self.frame["tools"][row])
+
+    def _render_row(self, row: int, messages: list[Message], tools: str | None) -> None:
+        """Render one conversation by its own text."""
+        program = self.program if tools is None else self.with_tools
+        if tools is not None and program.guarded and (token := _control_token(tools, program.guarded)):
+            self._refuse_here(row, DropReason.CONTROL_TOKEN, f"the tool schemas hold the control token {token!r}")
+            return
         try:
-            text, written = compiled.render(
-                row.messages, config, n_chars=row.n_chars, shape=known.shape, tools=row.tools
+            text, written = program.compiled.render(
+                messages, self.config, n_chars=int(self.sizes[row]), shape=program.known.shape, tools=tools
             )
         except LimitError as error:
-            rows.refuse(DropReason.TEMPLATE_ERROR, describe(error))
-            continue
+            self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
         except FAILURES as error:
-            problem = describe(error)
-        if to_verify > 0:
-            to_verify -= 1
-            _verify(compiled, row, known.shape, text, problem)
-        if text is None:
-            rows.refuse(DropReason.TEMPLATE_ERROR, problem)
+            self.problems[row] = describe(error)
+            self.rows.refuse(row, DropReason.TEMPLATE_ERROR, self.problems[row])
         else:
-            rows.add(text, written, row.first, row.last)
-    return frame.select("id", "split").with_columns(rows.columns())
+            roles = [message.role for message in messages]
+            spans = partition(text, written, roles, program.known.boundaries)
+            self.rows.add(row, text, spans, notes_of(messages, tools, text, written))
+
+    def _refuse_here(self, row: int, reason: DropReason, detail: str) -> None:
+        self.refused_here.add(row)
+        self.rows.refuse(row, reason, detail)
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """Return the characters of each row's input."""
+        lengths = pl.sum_horizontal(pl.col(name).str.len_chars().fill_null(0).cast(pl.Int64) for name in FIELDS)
+        running = np.concatenate(([0], self.messages.select(lengths.cum_sum()).to_series().to_numpy()))
+        tools = self.frame["tools"].str.len_chars().fill_null(0).to_numpy()
+        return np.asarray(running[self.ends] - running[self.firsts] + tools, np.int64)
+
+    def _size_limits(self) -> NDArray[np.float64]:
+        return self.config.max_output_floor + self.config.max_output_ratio * self.sizes.astype(np.float64)
+
+    def _conversations(self, rows: list[int]) -> list[list[Message]]:
+        """Return the messages of some rows."""
+        bounds = [(int(self.firsts[row]), int(self.ends[row])) for row in rows]
+        chosen = self.messages[[message for first, last in bounds for message in range(first, last)]]
+        flat = list(map(Message._make, zip(*[chosen[name].to_list() for name in FIELDS], strict=True)))
+        ends = [0, *accumulate(last - first for first, last in bounds)]
+        return [flat[first:last] for first, last in pairwise(ends)]
+
+    def _verify(self, texts: pl.Series, rows: list[int]) -> None:
+        """Raise RenderError unless plain strings give the same texts, or are refused likewise."""
+        for row, messages in zip(rows, self._conversations(rows), strict=True):
+            text, tools = texts[row], self.frame["tools"][row]
+            program = self.program if tools is None else self.with_tools
+            try:
+                expected = program.compiled.plain_text(messages, shape=program.known.shape, tools=tools)
+            except FAILURES as error:
+                if text is None:
+                    continue
+                found = f"text where Jinja raises {describe(error)}"
+            else:
+                if text == expected or row in self.refused_here:
+                    continue
+                difference = f"other text from character {_first_difference(text or '', expected)} on"
+                found = self.problems.get(row, difference)
+            raise RenderError(
+                f"template {program.compiled.name}, row {self.frame['id'][row]}: the tracing renderer gives {found};"
+                " it must give what plain Jinja gives. This is a defect of the renderer: set [render] template to another one"
+                " until it is mended"
+            )
 
 
-def _messages(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return all messages, one row each: a Python dictionary per message would cost more than rendering it."""
-    column = frame.get_column("messages")
-    return column.filter(column.list.len() > 0).explode().struct.unnest()
-
-
-def _conversations(frame: pl.DataFrame, messages: pl.DataFrame) -> Iterator[Conversation]:
-    """Walk the rows with their messages and sizes."""
-    flat = list(map(Message._make, zip(*[messages[name].to_list() for name in FIELDS], strict=True)))
-    lengths = pl.sum_horizontal(pl.col(name).str.len_chars().fill_null(0).cast(pl.Int64) for name in FIELDS)
-    sizes = [0, *messages.select(lengths.cum_sum()).to_series().to_list()]
-    first = 0
-    for name, n_messages, tools in zip(
-        frame["id"].to_list(), frame["messages"].list.len().to_list(), frame["tools"].to_list(), strict=True
-    ):
-        last = first + n_messages
-        n_chars = sizes[last] - sizes[first] + len(tools or "")
-        yield Conversation(name, flat[first:last], first, last, tools, n_chars)
-        first = last
-
-
-def _verify(compiled: Renderer, row: Conversation, shape: Shape, text: str | None, problem: str) -> None:
-    """Raise RenderError unless untraced strings give the same text, or are refused likewise."""
-    try:
-        expected = compiled.plain_text(row.messages, shape=shape, tools=row.tools)
-    except FAILURES as error:
-        if text is None:
-            return
-        found = f"text where Jinja raises {describe(error)}"
-    else:
-        if text == expected:
-            return
-        found = problem or f"other text from character {_first_difference(text or '', expected)} on"
-    raise RenderError(
-        f"template {compiled.name}, row {row.id}: the tracing renderer gives {found};"
-        " it must give what plain Jinja gives. This is a defect of the renderer: set [render] template to another one"
-        " until it is mended"
-    )
+def _for_tools(template: Template) -> Template:
+    """Return the template of conversations with tools."""
+    if not template.tool_use:
+        return template
+    return msgspec.structs.replace(template, source=template.tool_use, tool_use="", name=f"{template.name}, tool_use")
 
 
 def _first_difference(left: str, right: str) -> int:

@@ -170,7 +170,7 @@ def test_arguments_stay_the_text_they_are_where_the_template_takes_text():
 
 def test_arguments_are_an_object_where_the_template_would_write_json_in_json():
     assert calling(CHATML)[4:7] == [
-        ("scaffold", "assistant", 1, "\n<tool_call>\n"),
+        ("scaffold", "assistant", 1, "<tool_call>\n"),
         ("tool_call", "assistant", 1, '{"name": "look", "arguments": {"at": "x"}}'),
         ("scaffold", "assistant", 1, "\n</tool_call>"),
     ]
@@ -253,11 +253,10 @@ def test_a_message_weight_goes_with_its_spans_and_stop():
     assert {span["weight"] for span in spans if span["message"] != 1} == {None}
 
 
-def test_an_empty_answer_has_no_turn_and_the_row_says_so():
+def test_an_empty_answer_has_no_turn():
     out = render_conversations(frame(say(("user", "Hi"), ("assistant", ""))), Render(), template=CHATML)
     assert out["drop_reason"].to_list() == [None]
     assert out["detail"].to_list() == [None]
-    assert out["notes"].to_list() == [["message:1 not written"]]
     assert [piece[:3] for piece in pieces(out.to_dicts()[0])] == [
         ("template", "", -1),
         ("content", "user", 0),

@@ -1,0 +1,66 @@
+"""What a template left out of a conversation, said so that it can be counted."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+
+import polars as pl
+
+from stages.render.inputs import Message, tools_of
+from stages.render.scoped import count_scoped
+from stages.render.settings import Render
+from stages.render.traced import REASONING, TOOL_CALL, Span
+
+FIELDS: Final = {REASONING: "reasoning", TOOL_CALL: "tool_calls"}
+"""Fields by the kind of text they become; all others are content."""
+
+
+def unwritten(fields: Iterable[tuple[int, str]]) -> Iterator[str]:
+    """Say of each (message, field) that the template wrote nothing of it."""
+    return (f"{field}:{message} not written" for message, field in fields)
+
+
+def notes_of(messages: Sequence[Message], tools: str | None, text: str, written: Sequence[Span]) -> list[str]:
+    """Return what is missing of a rendered conversation, message by message.
+
+    A field is "not written" when no character of it came through, be it dropped or rewritten, and "cut" when more than
+    white space at its ends is missing. Tools are not written when the text names none of them.
+    """
+    lengths: dict[tuple[int, str], int] = {}
+    for start, end, who in written:
+        key = (who >> 2, FIELDS.get(who & 3, "content"))
+        lengths[key] = lengths.get(key, 0) + end - start
+    notes = []
+    for index, message in enumerate(messages):
+        for field in ("content", "reasoning", "tool_calls"):
+            given = getattr(message, field)
+            if not given or given.isspace():
+                continue
+            n_written = lengths.get((index, field), 0)
+            if not n_written:
+                notes.append(f"{field}:{index} not written")
+            elif field != "tool_calls" and n_written < len(given.strip()):
+                notes.append(f"{field}:{index} cut")
+    if tools and not any(name in text for name in _names(tools)):
+        notes.append("tools not written")
+    return notes
+
+
+def report_render(out: pl.DataFrame, _frame: pl.DataFrame, _config: Render) -> dict[str, int]:
+    """Return {"notes/<note, less the message's number>": how often} over the kept rows, and the matches of scoped rules."""
+    kept = out.filter(pl.col("drop_reason").is_null())
+    notes = kept.select(pl.col("notes").explode().drop_nulls().str.replace(r":\d+ ", " ")).to_series()
+    return {f"notes/{note}": n for note, n in notes.value_counts().sort("notes").iter_rows()} | count_scoped(out)
+
+
+def _names(tools: str) -> list[str]:
+    schemas = tools_of(tools)
+    functions = (
+        [schema.get("function", schema) for schema in schemas if isinstance(schema, dict)]
+        if isinstance(schemas, list)
+        else []
+    )
+    return [
+        function["name"]
+        for function in functions
+        if isinstance(function, dict) and isinstance(function.get("name"), str)
+    ]
