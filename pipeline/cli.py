@@ -228,7 +228,7 @@ def _funnel(options: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from pipeline.funnel import as_json, as_table
+    from pipeline.funnel import as_json, as_text
     from schemas.manifest import read_manifests
     from schemas.settings import ConfigError
 
@@ -240,7 +240,7 @@ def _funnel(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(manifests), indent=2))  # noqa: T201 - this is the output
     else:
-        Console(highlight=False).print(as_table(manifests))
+        Console(highlight=False).print(as_text(manifests))
     return 0
 
 

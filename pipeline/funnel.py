@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
+from pipeline.counts import Section, sections
 from schemas.manifest import Manifest
 
 
 def as_json(manifests: dict[str, Manifest]) -> dict[str, Any]:
-    """Return {"stages": {name: {"in", "kept", "dropped", "tokens", "supervised"}}}."""
+    """Return {"stages": {name: {"in", "kept", "dropped", "tokens", "supervised", "counts"}}}."""
     stages = {
         name: {
             "in": manifest.totals.rows_in,
@@ -16,14 +19,31 @@ def as_json(manifests: dict[str, Manifest]) -> dict[str, Any]:
             "dropped": manifest.totals.dropped,
             "tokens": manifest.totals.tokens,
             "supervised": manifest.totals.supervised,
+            "counts": manifest.totals.counts,
         }
         for name, manifest in manifests.items()
     }
     return {"stages": stages}
 
 
-def as_table(manifests: dict[str, Manifest]) -> Table:
-    """Return the funnel for a person."""
+def as_text(manifests: dict[str, Manifest]) -> Group:
+    """Return the funnel for a person, and below it what the stages counted."""
+    parts: list[Table | Text] = [_funnel(manifests)]
+    for section in sections(manifests):
+        parts += [Text(f"\n{section.title}", "bold"), _table(section)]
+    return Group(*parts)
+
+
+def _table(section: Section) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for i, heading in enumerate(section.headings):
+        table.add_column(heading, justify="left" if i < section.n_names else "right")
+    for row in section.rows:
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _funnel(manifests: dict[str, Manifest]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage")
     for heading in ("in", "kept", "dropped", "tokens", "trained"):

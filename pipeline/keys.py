@@ -40,7 +40,8 @@ def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.St
     A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
     """
     reads_lines = stage.reads[0] == SOURCE
-    code, libraries = closure((stage.run.__module__, "pipeline.store", *(READER if reads_lines else ())))
+    counting = (stage.report.__module__,) if stage.report else ()  # counts stand in the records, which keys vouch for
+    code, libraries = closure((stage.run.__module__, *counting, "pipeline.store", *(READER if reads_lines else ())))
     settings = {name: value for name, value in msgspec.to_builtins(config).items() if name not in stage.neutral}
     if reads_lines:
         settings["source"] = [source.shard_bytes, source.max_line_bytes]

@@ -5,6 +5,7 @@ from typing import Final
 from rich.console import Console
 
 from pipeline.config import Config
+from pipeline.counts import remarks, sentence
 from pipeline.graph import NAMES
 from pipeline.run import Built
 from schemas.errors import GateError
@@ -23,6 +24,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
     for manifest in built.manifests.values():
         if manifest.stage != "dedup" and sum(manifest.totals.dropped.values()) > WORRYING * manifest.totals.rows_in:
             console.print(_remark(config.run, manifest))
+    for remark in remarks(built.manifests):
+        console.print(remark)
     if built.was_fresh:
         console.print(f"everything is up to date: {len(built.manifests)} stages, {built.n_shards} shard(s)")
         return 0
@@ -31,6 +34,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
             f"done up to {last.stage}: {last.totals.kept:,} conversations. Look: chatloom look {config.run} {last.stage}"
         )
         return 0
+    if trained := sentence(built.manifests):
+        console.print(trained)
     packs = sum(file.rows for shard in last.shards for file in shard.kept_files())
     console.print(
         f"done: {last.totals.kept:,} conversations, {last.totals.tokens:,} tokens in {packs:,} packs. "

@@ -1,0 +1,152 @@
+"""What the stages counted, as tables and sentences for a person; read from manifests alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from schemas.manifest import Manifest
+
+ANY: Final = "*"
+_TEXTS: Final = {
+    "turns/trained": "trained turn(s) of the assistant",
+    "turns/stopped": "trained turn(s) that end on a trained stop",
+    "turns/masked_without_stop": "turn(s) without a trained stop, left untrained ([mask] without_stop)",
+    "turns/masked_empty": "turn(s) that say nothing but their stop, left untrained",
+    "notes/*": "time(s) that the template left something out: {0}",
+    "scoped/*": "match(es) of [[render.scoped]] rule {0}",
+    "rows/proven": "conversation(s) whose tokens spell the text byte for byte",
+    "rows/by_offsets": "conversation(s) whose tokens are placed by the offsets of `tokenizers`",
+    "rows/guarded": "conversation(s) that spell a control token, encoded as the text it is",
+    "straddling": "token(s) that begin in one span and end in another",
+    "straddling/turn_start": "turn(s) whose first character belongs to a token that began before ([tokenize] straddling)",
+    "mismatched_shards": "shard(s) encoded by `tokenizers`, because gigatoken gave other ids",
+    "too_long": "conversation(s) longer than max_seq_len ([tokenize] too_long)",
+    "cut/turns": "turn(s) left out of conversations that are too long",
+    "cut/tokens": "token(s) left out of conversations that are too long",
+}
+"""What a count means, by its name; {0} stands for what "*" matches."""
+_WORRYING: Final = (
+    "turns/masked_without_stop",
+    "turns/masked_empty",
+    "notes/*",
+    "straddling/turn_start",
+    "mismatched_shards",
+    "cut/turns",
+)
+"""Counts that a build mentions at its end."""
+_IN_TABLES: Final = ("tokens", "trained", "what_if")
+
+
+class Section(NamedTuple):
+    """A table: its first `n_names` columns are words, the others numbers."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    n_names: int
+
+
+def sections(manifests: Mapping[str, Manifest]) -> Iterator[Section]:
+    """Yield the tables of what was trained, of what each policy for long conversations would lose, and of the rest."""
+    counts = {name: manifest.totals.counts for name, manifest in manifests.items()}
+    if trained := _trained(_merged(counts)):
+        yield Section("tokens by who wrote them", ("role", "class", "tokens", "trained", "share"), trained, 2)
+    if lost := _what_if(_merged(counts)):
+        title = "what each [tokenize] too_long would lose"
+        yield Section(title, ("policy", "conversations", "turns", "tokens"), lost, 1)
+    others = [
+        (stage, explain(name), f"{n:,}")
+        for stage, of_stage in counts.items()
+        for name, n in of_stage.items()
+        if name.partition("/")[0] not in _IN_TABLES and (n or name.startswith("scoped/"))
+    ]
+    if others:
+        yield Section("also counted", ("stage", "what", "n"), others, 2)
+
+
+def sentence(manifests: Mapping[str, Manifest]) -> str | None:
+    """Return how much is trained, in one line; None if the mask has counted nothing."""
+    mask = manifests.get("mask")
+    if mask is None or not mask.totals.counts:
+        return None
+    totals, counts = mask.totals, mask.totals.counts
+    n_turns, n_stopped = counts.get("turns/trained", 0), counts.get("turns/stopped", 0)
+    if not totals.tokens:
+        return None
+    by_role: dict[str, int] = {}
+    for name, n in counts.items():
+        kind, _, place = name.partition("/")
+        if kind == "trained":
+            role = place.partition("/")[0]
+            by_role[role] = by_role.get(role, 0) + n
+    shares = [
+        f"{_share(n, totals.supervised)} {_who(role)}" for role, n in sorted(by_role.items(), key=lambda item: -item[1])
+    ]
+    stops = f"; {_share(n_stopped, n_turns)} of {n_turns:,} trained turns end on a trained stop" if n_turns else ""
+    return f"trained: {_share(totals.supervised, totals.tokens)} of tokens ({', '.join(shares)}){stops}"
+
+
+def remarks(manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield a sentence for each count that deserves a look, and for each rule that matched nothing."""
+    for stage, manifest in manifests.items():
+        for name, n in manifest.totals.counts.items():
+            if n and any(_match(pattern, name) is not None for pattern in _WORRYING):
+                yield f"note: {stage}: {n:,} {explain(name)}"
+            elif not n and _match("scoped/*", name) is not None:
+                yield f"note: {stage}: no {explain(name)}; has its pattern, role or class a mistake?"
+
+
+def explain(name: str) -> str:
+    """Return what a count means, in words; the name itself, made readable, where nobody has explained it."""
+    for pattern, text in _TEXTS.items():
+        rest = _match(pattern, name)
+        if rest is not None:
+            # rules are counted from 0, but people count them from 1
+            return text.format(int(rest) + 1 if pattern == "scoped/*" and rest.isdecimal() else rest)
+    return name.replace("/", ": ").replace("_", " ")
+
+
+def _match(pattern: str, name: str) -> str | None:
+    """Return what stands for the pattern's "*", nothing if it has none, and None where the name is another."""
+    if pattern.endswith(ANY):
+        return name.removeprefix(pattern[:-1]) if name.startswith(pattern[:-1]) else None
+    return "" if pattern == name else None
+
+
+def _merged(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    return {name: n for of_stage in counts.values() for name, n in of_stage.items()}
+
+
+def _trained(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
+    rows: list[tuple[int, int, str, str]] = []
+    for name, n in counts.items():
+        kind, *place = name.split("/")
+        if kind == "tokens" and len(place) == 2:
+            rows.append((counts.get("/".join(("trained", *place)), 0), n, place[0], place[1]))
+    rows.sort(key=lambda row: (-row[0], -row[1], row[2:]))
+    if rows:
+        rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "all", ""))
+    return [(role, name, f"{n:,}", f"{k:,}" if k else "-", _share(k, n) if k else "-") for k, n, role, name in rows]
+
+
+def _what_if(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
+    policies: dict[str, dict[str, int]] = {}
+    for name, n in counts.items():
+        kind, *place = name.split("/")
+        if kind == "what_if" and len(place) == 2:
+            policies.setdefault(place[0], {})[place[1]] = n
+    ordered = sorted(policies.items(), key=lambda item: (-item[1].get("tokens", 0), item[0]))
+    return [
+        (policy, *(f"{lost.get(what, 0):,}" for what in ("conversations", "turns", "tokens")))
+        for policy, lost in ordered
+    ]
+
+
+def _who(role: str) -> str:
+    return "the template's" if role == "-" else role
+
+
+def _share(part: int, whole: int) -> str:
+    """Return a share in percent; 100 % is said of nothing less than the whole."""
+    if part == whole:
+        return "100 %"
+    return f"{min(part / whole, 0.9999):.{2 if part / whole > 0.999 else 1}%}".replace("%", " %")

@@ -1,0 +1,123 @@
+import io
+
+from rich.console import Console
+
+from pipeline.counts import Section, explain, remarks, sections, sentence
+from pipeline.funnel import as_json, as_text
+from schemas.manifest import Manifest, Totals
+
+COUNTS = {
+    "tokenize": {
+        "straddling/turn_start": 2,
+        "rows/guarded": 0,
+        "too_long": 3,
+        "what_if/drop/conversations": 3,
+        "what_if/drop/turns": 7,
+        "what_if/drop/tokens": 9000,
+        "what_if/windows/conversations": 0,
+        "what_if/windows/turns": 1,
+        "what_if/windows/tokens": 2100,
+    },
+    "mask": {
+        "tokens/-/template": 300,
+        "tokens/assistant/content": 470,
+        "tokens/assistant/stop": 30,
+        "tokens/user/content": 200,
+        "trained/assistant/content": 470,
+        "trained/assistant/stop": 30,
+        "turns/masked_without_stop": 4,
+        "turns/stopped": 1030,
+        "turns/trained": 1030,
+    },
+}
+
+
+def manifest(stage: str, counts: dict[str, int], *, tokens: int = 0, supervised: int = 0) -> Manifest:
+    totals = Totals(rows_in=10, kept=10, dropped={}, tokens=tokens, supervised=supervised, counts=counts)
+    return Manifest(stage=stage, key="", libraries={}, totals=totals, shards=())
+
+
+def manifests(**changes: dict[str, int]) -> dict[str, Manifest]:
+    counts = {name: of_stage | changes.get(name, {}) for name, of_stage in COUNTS.items()}
+    return {
+        "render": manifest("render", changes.get("render", {})),
+        "tokenize": manifest("tokenize", counts["tokenize"], tokens=1000),
+        "mask": manifest("mask", counts["mask"], tokens=1000, supervised=500),
+    }
+
+
+def test_tokens_are_listed_by_role_and_class_what_is_trained_first():
+    trained, _, _ = sections(manifests())
+    assert trained == Section(
+        "tokens by who wrote them",
+        ("role", "class", "tokens", "trained", "share"),
+        [
+            ("assistant", "content", "470", "470", "100 %"),
+            ("assistant", "stop", "30", "30", "100 %"),
+            ("-", "template", "300", "-", "-"),
+            ("user", "content", "200", "-", "-"),
+            ("all", "", "1,000", "500", "50.0 %"),
+        ],
+        2,
+    )
+
+
+def test_policies_are_compared_the_costliest_first():
+    _, what_if, _ = sections(manifests())
+    assert what_if.rows == [("drop", "3", "7", "9,000"), ("windows", "0", "1", "2,100")]
+
+
+def test_all_else_that_is_not_0_is_listed_in_words():
+    *_, others = sections(manifests(render={"notes/reasoning not written": 5, "surprises/of_a_kind": 1}))
+    assert ("render", "time(s) that the template left something out: reasoning not written", "5") in others.rows
+    assert ("render", "surprises: of a kind", "1") in others.rows
+    assert ("tokenize", "conversation(s) longer than max_seq_len ([tokenize] too_long)", "3") in others.rows
+    assert not [row for row in others.rows if row[2] == "0"]
+
+
+def test_the_sentence_says_how_much_is_trained_and_whether_turns_end():
+    assert sentence(manifests()) == (
+        "trained: 50.0 % of tokens (100 % assistant); 100 % of 1,030 trained turns end on a trained stop"
+    )
+    almost = manifests(mask={"turns/stopped": 1029, "trained/user/content": 100, "trained/assistant/content": 370})
+    assert sentence(almost) == (
+        "trained: 50.0 % of tokens (80.0 % assistant, 20.0 % user); 99.90 % of 1,030 trained turns end on a trained stop"
+    )
+    assert sentence({"mask": manifest("mask", {})}) is None
+    assert sentence({}) is None
+
+
+def test_nearly_all_is_not_all():
+    # a share that would be rounded up to the whole must not read as the whole
+    counts = {"turns/stopped": 9_999_999, "turns/trained": 10_000_000, "trained/assistant/content": 9}
+    said = sentence({"mask": manifest("mask", counts, tokens=10, supervised=9)})
+    assert said is not None
+    assert "99.99 % of 10,000,000" in said
+
+
+def test_what_looks_wrong_is_remarked():
+    found = list(remarks(manifests(render={"notes/content cut": 1, "scoped/0": 7, "scoped/1": 0})))
+    assert found == [
+        "note: render: 1 time(s) that the template left something out: content cut",
+        "note: render: no match(es) of [[render.scoped]] rule 2; has its pattern, role or class a mistake?",
+        "note: tokenize: 2 turn(s) whose first character belongs to a token that began before ([tokenize] straddling)",
+        "note: mask: 4 turn(s) without a trained stop, left untrained ([mask] without_stop)",
+    ]
+
+
+def test_a_name_that_nobody_explained_is_made_readable():
+    assert explain("what/ever_it_is") == "what: ever it is"
+    assert explain("straddling") == "token(s) that begin in one span and end in another"
+
+
+def test_the_funnel_shows_the_tables_and_json_has_every_count():
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(as_text(manifests()))
+    shown = [line.split() for line in console.export_text().splitlines()]
+    assert ["assistant", "content", "470", "470", "100", "%"] in shown
+    assert ["windows", "0", "1", "2,100"] in shown
+    assert as_json(manifests())["stages"]["mask"]["counts"] == COUNTS["mask"]
+
+
+def test_a_run_without_counts_has_just_its_funnel():
+    assert list(sections({"ingest": manifest("ingest", {})})) == []
