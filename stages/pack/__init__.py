@@ -16,7 +16,8 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """How conversations share a sequence."""
 
     max_seq_len: Annotated[int, msgspec.Meta(ge=8, le=1 << 20)] = 2048
-    """Most tokens of a pack. A conversation that is longer is dropped (over_max_seq_len), never cut."""
+    """Most tokens of a pack, and of a conversation: [tokenize] too_long says what to do with a longer one. Nothing is cut
+    here: what is still longer is dropped (over_max_seq_len)."""
     strategy: Literal["bfd"] = "bfd"
     """bfd: best-fit decreasing, longest first, each into the fullest pack that still has room."""
 

@@ -123,7 +123,7 @@ def test_a_conversation_of_several_rows_is_kept_once():
         split(stage, 0, out, 5)
     with pytest.raises(StageError, match="both kept and dropped: a:2"):
         split(stage, 0, windows("a:1", "a:2#1", dropped=("a:2",)), 3)
-    with pytest.raises(StageError, match="1 kept row.* have another one's id"):
+    with pytest.raises(StageError, match=r"1 kept row.* have another one's id"):
         split(stage, 0, windows("a:2#1", "a:2#1"), 1)
     with pytest.raises(StageError, match="2 conversations in, but 3 kept"):
         split(CLUSTERS, 0, windows("a:1", "a:2#1", "a:2#2"), 2)  # any other stage has one row for one
