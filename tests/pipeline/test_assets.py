@@ -6,6 +6,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from pipeline.assets import Assets, load_assets
+from pipeline.assets import write_tokenizer as write_served
 from pipeline.config import load_config
 from schemas.settings import ConfigError
 
@@ -80,3 +81,69 @@ def test_a_stop_that_the_template_writes_and_the_tokenizer_does_not_know_is_refu
         ConfigError, match=r"template t.jinja: the stop '</s>' is not a token of .*Choose a chat template"
     ):
         load(tmp_path, tokenizer, source)
+
+
+def test_declared_tokens_that_the_tokenizer_lacks_are_added_at_its_end(tmp_path: Path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = write_tokenizer(
+        tmp_path / "tokenizer", "<|endoftext|>", eos_token="<|endoftext|>", tokenizer_class="PreTrainedTokenizerFast"
+    )
+    assets = load(tmp_path, tokenizer, "chatml")
+    assert assets.added_tokens == {"<|im_start|>": 257, "<|im_end|>": 258}
+    assert assets.vocabulary.control_tokens == ("<|endoftext|>", "<|im_end|>", "<|im_start|>")
+    assert assets.generation_config["eos_token_id"] == [258, 256]
+    write_served(tmp_path / "out", assets)
+    served = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    messages = [{"role": "user", "content": "Hi"}]
+    ids = served.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    oracle = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    text = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert ids == oracle.encode(text, add_special_tokens=False).ids
+    assert [i for i in ids if i > 255] == [257, 258, 257]
+    assert "<|" not in served.decode(ids, skip_special_tokens=True)
+
+
+def test_a_tokenizer_that_has_what_is_declared_stays_byte_for_byte_what_it_is(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<|im_start|>", "<|im_end|>")
+    assets = load(tmp_path, tokenizer, "chatml")
+    assert assets.added_tokens == {}
+    assert assets.vocabulary.tokenizer_json == (tokenizer / "tokenizer.json").read_bytes()
+
+
+def test_a_declared_token_ends_a_turn_though_the_tokenizer_does_not_flag_it_special(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<s>", plain=("</s>",))
+    assets = load(tmp_path, tokenizer, "llama-2")
+    assert assets.added_tokens == {}
+    assert assets.template.control_tokens == ("</s>", "<s>")
+    assert assets.generation_config["eos_token_id"] == [257]
+
+
+def test_a_variable_that_a_template_needs_and_nobody_gives_is_asked_for(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<end>")
+    with pytest.raises(
+        ConfigError,
+        match=r"template = 'vicuna' writes eos_token, .* names none; set \[render\] variables = "
+        r"\{eos_token = \"\.\.\.\"\} .*it has '<end>'",
+    ):
+        load(tmp_path, tokenizer, "vicuna")
+    config = f"[tokenize]\ntokenizer = '{tokenizer}'\n[render]\ntemplate = 'vicuna'\n"
+    (tmp_path / "c.toml").write_text(config + "variables = {eos_token = '<end>', motto = 'x'}\n")
+    assets = load_assets(load_config(tmp_path / "c.toml"))
+    assert assets.template.variables == {"eos_token": "<end>", "motto": "x"}
+    assert assets.tokenizer_config == {"eos_token": "<end>"}, (
+        "served with the token; other variables are no tokenizer's"
+    )
+    assert assets.generation_config["eos_token_id"] == [256]
+    (tmp_path / "c.toml").write_text(config + "variables = {eos_token = '</s>'}\n")
+    with pytest.raises(ConfigError, match=r"variables: eos_token = '</s>' is not a token of .*it has '<end>'"):
+        load_assets(load_config(tmp_path / "c.toml"))
+
+
+def test_the_config_s_variables_come_before_the_tokenizer_s(tmp_path: Path):
+    tokenizer = write_tokenizer(tmp_path, "<end>", "<stop>", eos_token="<end>", bos_token="<stop>")
+    (tmp_path / "c.toml").write_text(
+        f"[tokenize]\ntokenizer = '{tokenizer}'\n[render]\ntemplate = 'zephyr'\nvariables.eos_token = '<stop>'\n"
+    )
+    assets = load_assets(load_config(tmp_path / "c.toml"))
+    assert assets.template.variables == {"eos_token": "<stop>", "bos_token": "<stop>"}
+    assert assets.generation_config["eos_token_id"] == [257]
