@@ -1,12 +1,9 @@
-"""Hostile templates end soon, small and inside; odd ones render as in transformers."""
-
-import resource
-import time
+"""Odd templates render as in transformers, what they write is followed, and what they spend is counted."""
 
 import pytest
 
 from schemas.assets import Template
-from stages.render import Render, RenderError, probe
+from stages.render import Render
 from stages.render.inputs import Message, Shape
 from stages.render.renderer import FAILURES, renderer
 from stages.render.traced import spans_of, traced
@@ -18,104 +15,6 @@ def run(source: str, **config: int) -> str:
     settings = Render(**config)
     template = Template(name="under test", source=source, variables={"eos_token": "</s>"})
     return traced(*renderer(template, settings).render(HELLO, settings, n_chars=7, shape=Shape()))
-
-
-ESCAPES = [
-    "{{ ''.__class__.__mro__ }}",
-    "{{ messages.__class__.__base__.__subclasses__() }}",
-    "{{ messages[1].content.__init__.__globals__ }}",
-    "{{ messages[1].content.split.__func__.__globals__ }}",
-    "{{ messages[1].content._spans[0] }}",
-    "{{ raise_exception.__globals__ }}",
-    "{{ namespace.__init__.__globals__ }}",
-    "{{ namespace(__class__=1) }}",
-    "{% set ns = namespace() %}{% set ns._x = 1 %}{{ ns._x }}",
-    "{{ '{0.__class__.__mro__}'.format(messages) }}",
-    "{{ '{m.__class__.__mro__}'.format_map({'m': messages}) }}",
-    "{{ messages[1].content.format.__self__ }}",
-    "{{ (messages | map(attribute='__class__') | list)[0].mro() }}",
-    "{{ messages | attr('__class__') }}{{ (messages | attr('__class__')).x }}",
-    "{{ self._TemplateReference__context.eval_ctx }}",
-    "{{ cycler.__init__ }}",
-    "{{ lipsum() }}",
-    "{{ joiner(', ') }}",
-    "{{ messages.append(1) }}",
-    "{{ messages[1].update(role='user') }}",
-    "{{ dict.__class__.__mro__ }}",
-    "{{ strftime_now.__globals__ }}",
-    "{{ 'a'.translate({97: 'b'}) }}",
-    "{{ 'a'.encode().hex() }}",
-    "{% include '/etc/passwd' %}",
-    "{% import '/etc/passwd' as x %}",
-]
-
-
-@pytest.mark.parametrize("source", ESCAPES)
-def test_an_escape_is_refused_or_finds_nothing(source: str):
-    try:
-        found = run(source)
-    except FAILURES:
-        return
-    assert found == ""
-
-
-BOMBS = [
-    "{{ 'a' * 10**9 }}",
-    "{{ 'a' * 999999999 }}",
-    "{{ messages[1].content * 999999999 }}",
-    "{{ [1] * 999999999 }}",
-    "{{ 10 ** (10 ** 10) }}",
-    "{% set ns = namespace(x=3) %}{% for i in range(99999) %}{% set ns.x = ns.x * ns.x %}{% endfor %}",
-    "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
-    "{% set ns = namespace(x='ab') %}{% for i in range(99) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | tojson }}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x | upper }}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ '%s' % ns.x }}",
-    "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ '{}'.format(ns.x) }}",
-    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "{% for a in range(99999) %}{% for b in range(99999) if false %}{% endfor %}{% endfor %}",
-    "{% set x = 'a' * 50000 %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
-    "{% for a in range(99999999999) %}{% endfor %}",
-    "{% for a in range(99999) %}{{ range(99999) | list | length }}{% endfor %}",
-    "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
-    "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}",
-    "{% for x in [[1]] recursive %}{{ loop([x, x]) }}{% endfor %}",
-    "{{ 'a'.center(10**9) }}",
-    "{{ 'a'.ljust(999999999) }}",
-    "{{ messages[1].content.rjust(999999999) }}",
-    "{{ '1'.zfill(999999999) }}",
-    "{{ '\t'.expandtabs(999999999) }}",
-    "{{ 'a' | center(999999999) }}",
-    "{{ 'a\nb' | indent(999999999) }}",
-    "{{ [1] | batch(999999999, 0) | list }}",
-    "{{ [1] | slice(999999999) | list }}",
-    "{{ '%999999999d' % 1 }}",
-    "{{ '%*d' % (999999999, 1) }}",
-    "{{ '%999999999d' | format(1) }}",
-    "{{ '{:999999999}'.format(1) }}",
-    "{{ '{:{}}'.format(1, 999999999) }}",
-    "{{ 1.5 | round(999999999) }}",
-    "{{ messages | tojson(indent=999999999) }}",
-    "{% set x = 'a' * 50000 %}{{ x.replace('', x) }}",
-    "{% set x = 'a' * 50000 %}{{ x | replace('', x) }}",
-    "{% set x = 'a' * 50000 %}{{ x.join([x] * 50000) }}",
-    "{% set x = 'a' * 50000 %}{{ [x] * 50000 }}",
-    "{% set x = 'a' * 50000 %}{{ [x] * 50000 | join }}",
-    "{% set x = 'a' * 50000 %}{% for i in range(99999) %}{{ x }}{% endfor %}",
-    "{% set x = 'a' * 50000 %}{% for i in range(99999) %}{% set y = x[1:] %}{% endfor %}",
-]
-
-
-@pytest.mark.parametrize("source", BOMBS)
-def test_a_bomb_ends_within_a_second_and_little_memory(source: str):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.process_time()
-    with pytest.raises(FAILURES):
-        run(source)
-    assert time.process_time() - start < 1.5
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000, "kilobytes"
 
 
 FAITHFUL = [
@@ -221,11 +120,3 @@ def test_steps_are_those_of_the_settings():
 def test_output_is_bounded_by_the_settings():
     with pytest.raises(FAILURES, match=r"101 characters or items where 100 are allowed"):
         run("{{ 'a' * 101 }}", max_output_floor=72)  # 72 + 4 * 7 = 100
-
-
-@pytest.mark.parametrize(
-    "source", ["{% for %}", "{{ x | nosuchfilter }}", "{{ 'a' | random }}", "{{ " + "(" * 5000, "x" * 1_000_001]
-)
-def test_a_template_that_does_not_compile_is_named(source: str):
-    with pytest.raises(RenderError, match="template under test"):
-        probe(Template(name="under test", source=source), Render())
