@@ -17,7 +17,16 @@ from stages.render.symbolic import SymbolicEnvironment
 from stages.render.traced import Span, gather
 
 MAX_SOURCE: Final = 1_000_000
-FAILURES: Final = (TemplateError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FAILURES: Final = (
+    TemplateError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a template can make Python raise."""
 
 

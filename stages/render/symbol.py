@@ -131,12 +131,16 @@ class Symbol:
         """Strip as `str` does."""
         return self._stripped("rstrip", -1, chars)
 
-    def split(self, separator: str, *_: int) -> list["Symbol"]:
+    def split(self, separator: str, maxsplit: int = -1, /) -> list["Symbol"]:
         """Split as `str` does, where there is nothing to split at."""
+        if type(separator) is not str or type(maxsplit) is not int:
+            self.refuse()
         return [self] if separator and separator not in self else self.refuse()
 
-    def replace(self, old: str, *_: Any) -> "Symbol":
+    def replace(self, old: str, new: str, count: int = -1, /) -> "Symbol":
         """Replace as `str` does, where there is nothing to replace."""
+        if type(old) is not str or type(new) is not str or type(count) is not int:
+            self.refuse()
         return self if old and old not in self else self.refuse()
 
     def _affix(self, kind: Literal["startswith", "endswith"], at: int, literal: object, bounds: object) -> bool:
