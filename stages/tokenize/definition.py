@@ -56,20 +56,26 @@ class Definition:
         """Return the normalizers or pre-tokenizers of a section, sequences laid flat."""
         return _flat(msgspec.json.decode(self._parts.get(section, b"null")))
 
+    @property
+    def unknown(self) -> str | None:
+        """The token of what the vocabulary lacks; Unigram names it by its id."""
+        by_id = {token.id: text for text, token in self.added_tokens.items()}
+        return self.model.unk_token or (None if self.model.unk_id is None else by_id.get(self.model.unk_id))
+
     def controls(self, written: Iterable[str]) -> tuple[str, ...]:
         """Return the added tokens that only a template may write, sorted: the special ones and those of `written`.
 
         Unless it is written, the unknown token is none of them: it is what the tokenizer itself makes of a character it
         has never seen.
         """
-        special = {text for text, token in self.added_tokens.items() if token.special} - {self.model.unk_token}
+        special = {text for text, token in self.added_tokens.items() if token.special} - {self.unknown}
         return tuple(sorted(special | self.added_tokens.keys() & set(written)))
 
     def id_of(self, text: str) -> int | None:
         """Return the id of the token spelled `text`, added or of the vocabulary, or None."""
         if text in self.added_tokens:
             return self.added_tokens[text].id
-        return self._vocabulary().get(text)
+        return self.vocabulary().get(text)
 
     def vocabulary(self) -> dict[str, int]:
         """Return the ids of the model's own tokens. Raises TokenizerError if the file lays them out in another way."""
@@ -89,7 +95,7 @@ class Definition:
         `tokenizers` gives it those same ids when it reads the file. Raises TokenizerError where there is no next free id.
         """
         missing = [text for text in dict.fromkeys(texts) if text not in self.added_tokens]
-        vocabulary = self._vocabulary()
+        vocabulary = self.vocabulary()
         free = max(len(vocabulary), *(token.id + 1 for token in self.added_tokens.values()), 0)
         new = {text: free + i for i, text in enumerate(text for text in missing if text not in vocabulary)}
         if new and max(vocabulary.values(), default=-1) >= free:
@@ -103,15 +109,12 @@ class Definition:
         tokens += [{"id": (vocabulary | new)[text], "content": text, **flags} for text in missing]
         return msgspec.json.encode(self._parts | {"added_tokens": msgspec.Raw(msgspec.json.encode(tokens))}), new
 
-    def _vocabulary(self) -> dict[str, int]:
-        """Return the ids of the model's own tokens."""
-        found = msgspec.json.decode(self._parts.get("model", b"{}")).get("vocab")
-        if isinstance(found, list):  # Unigram: (token, score), numbered as they stand
-            return {str(entry[0]): i for i, entry in enumerate(found)}
-        return found if isinstance(found, dict) else {}
-
     def to_json(self, *, renamed: dict[str, str] | None = None) -> str:
-        """Return the text of a tokenizer that adds, cuts and pads nothing, with some added tokens spelled otherwise."""
+        """Return the text of a tokenizer that adds, cuts and pads nothing, with some added tokens spelled otherwise.
+
+        Where the model's own vocabulary has them too, they are renamed there as well, and keep their ids; but BPE may have
+        merges that make them.
+        """
         # Special tokens are the template's business, and trimmed offsets would move a leading space out of its span.
         null = msgspec.Raw(b"null")
         parts: dict[str, Any] = self._parts | {"post_processor": null, "truncation": null, "padding": null}
@@ -120,7 +123,17 @@ class Definition:
             parts["added_tokens"] = [
                 token | {"content": renamed.get(token["content"], token["content"])} for token in tokens
             ]
+            if self.model.type != "BPE":
+                parts["model"] = self._renamed_model(renamed)
         return msgspec.json.encode(parts).decode()
+
+    def _renamed_model(self, renamed: dict[str, str]) -> dict[str, Any]:
+        model: dict[str, Any] = msgspec.json.decode(self._parts.get("model", b"{}"))
+        if isinstance(model["vocab"], list):
+            vocabulary: Any = [[renamed.get(text, text), score] for text, score in model["vocab"]]
+        else:
+            vocabulary = {renamed.get(text, text): i for text, i in model["vocab"].items()}
+        return model | {"vocab": vocabulary}
 
 
 def _flat(component: dict[str, Any] | None) -> list[dict[str, Any]]:

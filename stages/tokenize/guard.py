@@ -135,14 +135,14 @@ def _guard(engine: Engine, mark: str) -> Guard | None:
         ids[i] = token.id
         if content in aliases:
             alias_ids.add(i)
-            if i in base or tokenizer.encode(aliases[content], add_special_tokens=False).ids != [i]:
+            if (i in base and i != token.id) or tokenizer.encode(aliases[content], add_special_tokens=False).ids != [i]:
                 return None
     return Guard(
         tokenizer=tokenizer,
         aliases=aliases,
         alias_ids=frozenset(alias_ids),
         ids={i: plain for i, plain in ids.items() if i != plain},
-        forbidden=frozenset(base & set(engine.controls.values())),
+        forbidden=frozenset(base & set(engine.controls.values()) - alias_ids),
     )
 
 

@@ -34,6 +34,8 @@ def misspelling(engine: Engine, text: str, ids: NDArray[np.int32], offsets: Offs
             expected = text[first:last]
             if got not in (_bare(expected), _bare(_normalised(engine, expected))):
                 return f"characters {first} to {last} are {_short(expected)}, but the token there is {_short(got)}"
+        elif at < len(ids):
+            last = _end_of_unknown(engine, text, first, last)
         previous, done = at + 1, max(done, last)
     return None
 
@@ -54,6 +56,17 @@ def count_straddling(offsets: Offsets, edges: NDArray[np.int32], n_characters: i
     firsts, lasts = np.asarray(offsets, np.int64).reshape(-1, 2).T
     ends = np.append(edges[1:], n_characters)
     return int((lasts > ends[np.searchsorted(edges, firsts, side="right") - 1]).sum()) if len(edges) else 0
+
+
+def _end_of_unknown(engine: Engine, text: str, first: int, last: int) -> int:
+    """Return where the text of an unknown token ends, the marks included that the normaliser joins with its last letter.
+
+    Offsets know only the letter, and the token does not say what it stood for.
+    """
+    n_characters = len(_bare(_normalised(engine, text[first:last])))
+    while last < len(text) and len(_bare(_normalised(engine, text[first : last + 1]))) <= n_characters:
+        last += 1
+    return last
 
 
 def _normalised(engine: Engine, text: str) -> str:

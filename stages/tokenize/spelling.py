@@ -103,11 +103,10 @@ def spellings(definition: Definition, vocabulary: dict[str, int], known_controls
 
 def _unknown(definition: Definition, vocabulary: dict[str, int], known_controls: dict[str, int]) -> list[int]:
     """Return the ids that may stand for any text."""
-    model = definition.model
-    found = {model.unk_id} - set(known_controls.values())  # how Unigram names it
-    if model.unk_token is not None and model.unk_token not in known_controls:
-        token = definition.added_tokens.get(model.unk_token)
-        found.add(token.id if token else vocabulary.get(model.unk_token))
+    found = {definition.model.unk_id} - set(known_controls.values())
+    if definition.unknown is not None and definition.unknown not in known_controls:
+        token = definition.added_tokens.get(definition.unknown)
+        found.add(token.id if token else vocabulary.get(definition.unknown))
     return [i for i in found if i is not None]
 
 
