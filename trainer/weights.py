@@ -200,7 +200,11 @@ def _grown(rows: Tensor, n: int, *, n_old: int, spare: list[int]) -> Tensor:
 def _about_growth(n_rows: int, n: int, added_tokens: Mapping[str, int], spare: list[int]) -> list[str]:
     """Return what a person should know about new rows of the embedding and the head."""
     if n > n_rows:
-        cause = f"for the added tokens {', '.join(added_tokens)}" if added_tokens else "to fit the tokenizer"
+        cause = (
+            f"for the added tokens {', '.join(sorted(added_tokens, key=added_tokens.__getitem__))}"
+            if added_tokens
+            else "to fit the tokenizer"
+        )
         return [
             f"embeddings resized from {n_rows} to {n} rows {cause}; each new row starts as the mean of the old ones"
         ]

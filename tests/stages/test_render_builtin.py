@@ -1,6 +1,7 @@
 """The built-in templates: what they write, literally; transformers' rendering of them; what they refuse."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from stages.render.builtin import find, load, names
 from stages.render.declaration import Declaration, declaration
 from stages.render.inputs import Message
 from stages.render.renderer import FAILURES, renderer
+from tests.corpus import ROOT
 from tests.stages.test_render import expected, frame, pieces, say
 
 CONVERSATION = say(
@@ -118,6 +120,11 @@ def text_of(name: str, messages: list[dict[str, Any]], *, tools: str | None = No
 
 def test_these_are_all():
     assert names() == tuple(sorted(WITHOUT_SYSTEM))
+
+
+def test_the_document_has_a_row_for_each():
+    page = (ROOT / "docs" / "templates.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `([a-z0-9-]+)` \|", page, re.MULTILINE)) == list(names())
 
 
 @pytest.mark.parametrize("name", names())
