@@ -254,6 +254,12 @@ def test_a_system_message_without_a_user_turn_is_refused(name: str):
         text_of(name, CONVERSATION[:1])
 
 
+@pytest.mark.parametrize("name", WITH_TOOLS)
+def test_a_tool_may_be_described_without_its_wrapping(name: str):
+    bare = json.dumps([tool["function"] for tool in json.loads(TOOLS)])
+    assert "Looks" in text_of(name, TOOL_USE, tools=bare)
+
+
 def test_minimind_takes_reasoning_out_of_the_content():
     text = text_of("minimind", say(("user", "2+2?"), ("assistant", "<think>\ntwo and two\n</think>\n4")))
     assert text.endswith("<|im_start|>assistant\n<think>\ntwo and two\n</think>\n\n4<|im_end|>\n")
