@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 
 from schemas.tables import CONVERSATIONS
 from stages.render import Render, render_conversations
+from stages.render.builtin import names
 from stages.tokenize import Tokenize, encode_conversations, tokenize_conversations
 from stages.tokenize.engine import engine_for
 from stages.tokenize.fit import count_too_long
-from tests.stages.render_templates import CHATML, HEADERS, INSTRUCTIONS, TURNS
+from tests.stages.render_templates import HEADERS, INSTRUCTIONS, TURNS
 from tests.stages.rows import Segment, chatml, rendered
+from tests.stages.test_render_builtin import builtin
 from tests.stages.test_tokenize import byte_level, sentencepiece_like, word_piece
 
 VOCABULARY = byte_level()
@@ -185,7 +187,9 @@ def conversations(*rows: list[tuple[str, str]]) -> pl.DataFrame:
     return frame.with_columns(split=pl.lit("train"))
 
 
-@pytest.mark.parametrize("template", [CHATML, HEADERS, INSTRUCTIONS, TURNS], ids=lambda template: template.name)
+@pytest.mark.parametrize(
+    "template", [HEADERS, INSTRUCTIONS, TURNS, *map(builtin, names())], ids=lambda template: template.name
+)
 @pytest.mark.parametrize("system", [[], [("system", "Be brief.")]], ids=["bare", "system"])
 def test_a_window_is_what_the_template_writes_for_the_shorter_conversation(template, system):
     turns = [
