@@ -1,6 +1,7 @@
 """Text and its spans in, token ids and the same spans in tokens out: one pass, no prefix is ever encoded again."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -119,7 +120,7 @@ def _lay(engine: Engine, texts: Texts, offsets: NDArray[np.int64], ids: NDArray[
     """Return what the bytes of the tokens prove."""
     from stages.tokenize.kernels import lay_tokens  # compiled code is loaded only by a process that needs it
 
-    starts, is_proven, is_clean, n_straddling, n_straddling_turns = lay_tokens(
+    buffers: tuple[NDArray[Any], ...] = (
         texts.offsets,
         texts.data,
         texts.span_offsets,
@@ -134,7 +135,9 @@ def _lay(engine: Engine, texts: Texts, offsets: NDArray[np.int64], ids: NDArray[
         engine.spellings.data,
         engine.ends_stretch,
         engine.is_control,
-        engine.prepends,
+    )
+    starts, is_proven, is_clean, n_straddling, n_straddling_turns = lay_tokens(
+        *(_frozen(buffer) for buffer in buffers), engine.prepends
     )
     return Encoded(
         offsets=offsets,
@@ -147,6 +150,13 @@ def _lay(engine: Engine, texts: Texts, offsets: NDArray[np.int64], ids: NDArray[
         reasons={},
         details={},
     )
+
+
+def _frozen(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a view that cannot be written to: a kernel is compiled anew, for seconds, for arrays that can."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _settle(engine: Engine, texts: Texts, out: Encoded, rows: list[int], anew: list[tuple[list[int], Offsets]]) -> None:

@@ -24,12 +24,20 @@ PROBES: Final = (
     "Привет, мир! Γειά σου Κόσμε",
     "مرحبا بالعالم שלום עולם",
     "नमस्ते दुनिया สวัสดีชาวโลก",
+    "বাংলা தமிழ் తెలుగు ಕನ್ನಡ മലയാളം ગુજરાતી ਪੰਜਾਬੀ සිංහල",
+    "ქართული Հայերեն አማርኛ ខ្មែរ ລາວ မြန်မာ བོད་ཡིག ᏣᎳᎩ ᠮᠣᠩᠭᠣᠯ ꆈꌠ",
+    "Tiếng Việt Türkçe İıŞş čeština ŁÓDŹ Straße ÆØÅ Ǆǅǆ ᾳ ſ",
     "e\u0301 naïve café ﬁ Å ａｂｃ",
     "👍🏽 👩\u200d👩\u200d👧 🇨🇳 \u00a0\u2028\u3000\ufeff",
     "def f(x):\n    return {'a': [1, 2], \"b\": x ** 2}  # comment\n",
     "https://example.org/?q=1&r=%20#x user@example.org C:\\path\\file",
     "\x00\x01\x7f\u0080 \U0001f600\U000e0001 \U0010ffff",
-    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "1 12 123 1234 12345 123456 12,345.678 ١٢٣ १२३ Ⅻ ²³ ½ 0x1F 1e-9",
+    " a  b   c    d\t\te \t f\n\n\ng \n h\r\n\r\ni\u00a0\u00a0j \n \n",
+    "if (a!=b&&c||!d) { x->y[0] += *p++; } // \"q\" 'r' `s` #!$%^&*~|<>=?",
+    "\u1112\u1161\u11ab \u00e5 a\u030a \u0958 \u212b \u2126 \ufb20 \U0001d15e",
+    "a" * 72,
+    " " * 90 + "\n" * 40 + "\t" * 20 + "-" * 80 + "=" * 33 + "." * 50,
 )
 """Texts on which the engines must agree before gigatoken is used: scripts, emoji, whitespace runs, digits, code."""
 
