@@ -22,6 +22,7 @@ _CLASS_STYLES: Final = {
     "stop": "reverse",
     "scaffold": "underline",
     "generation_prompt": "dim italic",
+    "tools": "yellow",
     "template": "dim",
 }
 _TRAINED, _UNTRAINED = "bold black on green", "dim"

@@ -7,10 +7,20 @@ import msgspec
 Weight = Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
 RoleName = Literal["system", "user", "assistant", "tool", "*"]
 ClassName = Literal[
-    "content", "reasoning", "tool_call", "tool_result", "stop", "scaffold", "generation_prompt", "template", "*"
+    "content",
+    "reasoning",
+    "tool_call",
+    "tool_result",
+    "stop",
+    "scaffold",
+    "generation_prompt",
+    "tools",
+    "template",
+    "*",
 ]
 Table = dict[RoleName, dict[ClassName, Weight]]
 
+_OF_NO_ROLE: Final = ("tools", "template")
 _IN_TURN: Final = ("stop", "scaffold", "generation_prompt")
 
 
@@ -27,8 +37,8 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     weights: Table = {}
     """Changes to the preset: role, then class, to loss weight, e.g. {user = {content = 0.1}}; "*" stands for any, and the more
     specific wins. Roles are system, user, assistant, tool; classes content, reasoning, tool_call, tool_result, stop, scaffold
-    (what the template writes inside a turn), generation_prompt (what it writes to let the assistant speak), template (what it
-    writes around turns; of no role)."""
+    (what the template writes inside a turn), generation_prompt (what it writes to let the assistant speak), tools (tool schemas)
+    and template (what it writes around turns), both of no role."""
     without_stop: Literal["refuse", "mask", "drop", "train"] = "refuse"
     """What becomes of a turn that would be trained but does not end on a trained stop token, so that a model would not learn
     to stop. refuse: the build stops; mask: such turns are not trained; drop: nor is the rest of their conversation
@@ -47,10 +57,10 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             )
         for role, classes in self.weights.items():
             for name in classes:
-                if name == "template" and role != "*":
+                if name in _OF_NO_ROLE and role != "*":
                     raise ValueError(
-                        f"weights.{role}.template names no token: what the template writes around turns is of no role; "
-                        f'write weights = {{"*" = {{template = ...}}}}'
+                        f"weights.{role}.{name} names no token: tool schemas and what the template writes around turns are of "
+                        f'no role; write weights = {{"*" = {{{name} = ...}}}}'
                     )
                 if name in _IN_TURN and role not in ("assistant", "*"):
                     raise ValueError(

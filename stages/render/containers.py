@@ -150,7 +150,7 @@ class _Writer:
     def _string(self, text: str) -> str:
         """Escape a string; the quotes are the template's, unless the string is a value of a tool call."""
         spans = spans_of(text)
-        if spans == ((0, len(text), spans[0][2]),) and spans[0][2] & 3 == TOOL_CALL:
+        if spans == ((0, len(text), spans[0][2]),) and (spans[0][2] < 0 or spans[0][2] & 3 == TOOL_CALL):
             return whole(self.escape(text), spans[0][2])
         pieces = ['"']
         at = 0

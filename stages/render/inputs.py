@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from stages.render.containers import trace
 from stages.render.symbol import Inquiry, Slot, Symbol, View
-from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, origin, whole
+from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, TOOLS, origin, whole
 
 FIELDS: Final = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
 
@@ -110,6 +110,6 @@ def _arguments(arguments: Any, shape: Shape) -> Any:
 
 
 @lru_cache(maxsize=256)
-def tools_of(text: str) -> Any:
+def tools_of(text: str, *, tracing: bool) -> Any:
     """Parse tool schemas; the result is shared, and a sandboxed template cannot change it."""
-    return json.loads(text)
+    return trace(json.loads(text), TOOLS) if tracing else json.loads(text)

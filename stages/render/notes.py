@@ -5,7 +5,7 @@ from typing import Final
 
 import polars as pl
 
-from stages.render.inputs import Message, tools_of
+from stages.render.inputs import Message
 from stages.render.scoped import count_scoped
 from stages.render.settings import Render
 from stages.render.traced import REASONING, TOOL_CALL, Span
@@ -19,11 +19,11 @@ def unwritten(fields: Iterable[tuple[int, str]]) -> Iterator[str]:
     return (f"{field}:{message} not written" for message, field in fields)
 
 
-def notes_of(messages: Sequence[Message], tools: str | None, text: str, written: Sequence[Span]) -> list[str]:
+def notes_of(messages: Sequence[Message], tools: str | None, written: Sequence[Span]) -> list[str]:
     """Return what is missing of a rendered conversation, message by message.
 
     A field is "not written" when no character of it came through, be it dropped or rewritten, and "cut" when more than
-    white space at its ends is missing. Tools are not written when the text names none of them.
+    white space at its ends is missing.
     """
     lengths: dict[tuple[int, str], int] = {}
     for start, end, who in written:
@@ -40,7 +40,7 @@ def notes_of(messages: Sequence[Message], tools: str | None, text: str, written:
                 notes.append(f"{field}:{index} not written")
             elif field != "tool_calls" and n_written < len(given.strip()):
                 notes.append(f"{field}:{index} cut")
-    if tools and not any(name in text for name in _names(tools)):
+    if tools and not any(who < 0 for _, _, who in written):
         notes.append("tools not written")
     return notes
 
@@ -50,17 +50,3 @@ def report_render(out: pl.DataFrame, _frame: pl.DataFrame, _config: Render) -> d
     kept = out.filter(pl.col("drop_reason").is_null())
     notes = kept.select(pl.col("notes").explode().drop_nulls().str.replace(r":\d+ ", " ")).to_series()
     return {f"notes/{note}": n for note, n in notes.value_counts().sort("notes").iter_rows()} | count_scoped(out)
-
-
-def _names(tools: str) -> list[str]:
-    schemas = tools_of(tools)
-    functions = (
-        [schema.get("function", schema) for schema in schemas if isinstance(schema, dict)]
-        if isinstance(schemas, list)
-        else []
-    )
-    return [
-        function["name"]
-        for function in functions
-        if isinstance(function, dict) and isinstance(function.get("name"), str)
-    ]

@@ -51,9 +51,11 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
     prefix, full = _whole(compiled, config)
     answered = [span for span in spans_of(full) if span[2] >> 2 == len(prefix)]
     if not answered:
+        line = compiled.line_that_looks([message.role for message in (*prefix, ANSWER)], config)
         raise RenderError(
-            f"template {compiled.name}: the assistant's text {ANSWER.content!r} cannot be followed into {str(full)!r};"
-            " the template drops or rewrites it, so nothing of it could be trained: choose another template"
+            f"template {compiled.name}{f', line {line}' if line else ''}: the assistant's text {ANSWER.content!r} cannot be"
+            f" followed into {str(full)!r}; the template {'rewrites' if line else 'drops'} it, so nothing of it could be"
+            " trained: choose another template"
         )
     first = answered[0][0]
     middle = full[max([end for _, end, _ in spans_of(full) if end <= first], default=0) : first]

@@ -13,6 +13,7 @@ CLASSES: Final = tuple(map(str, SpanClass))
 SCAFFOLD: Final = CLASSES.index(SpanClass.SCAFFOLD)
 STOP: Final = CLASSES.index(SpanClass.STOP)
 GENERATION_PROMPT: Final = CLASSES.index(SpanClass.GENERATION_PROMPT)
+TOOLS: Final = CLASSES.index(SpanClass.TOOLS)
 TEMPLATE: Final = CLASSES.index(SpanClass.TEMPLATE)
 
 
@@ -48,7 +49,7 @@ def partition(
     while index < n_written:
         first, end, who = written[index]
         message = who >> 2
-        role = roles[message]
+        role = roles[message] if message >= 0 else ""
         between, owner = TEMPLATE, -1
         if role == "assistant":
             asked, answered = _turn_start(text[at:first], previous, boundaries)
@@ -63,7 +64,7 @@ def partition(
             while index < n_written and written[index][0] == end and written[index][2] == who:
                 at = end = written[index][1]
                 index += 1
-            parts.append((first, end, who & 3, message))
+            parts.append((first, end, who & 3 if message >= 0 else TOOLS, message))
             if index == n_written or written[index][2] >> 2 != message:
                 break
             first, end, who = written[index]
@@ -75,7 +76,7 @@ def partition(
             if found < after:
                 parts.append((found, after, STOP, message))
             at = after
-        previous = role
+        previous = role or previous
     if at < len(text):
         parts.append((at, len(text), TEMPLATE, -1))
     return parts

@@ -12,7 +12,7 @@ from stages.render.inputs import Message, Shape, build, symbols, tools_of
 from stages.render.plain import plain_environment
 from stages.render.sandbox import TracingEnvironment
 from stages.render.settings import Render, RenderError
-from stages.render.symbol import Inquiry, Symbol
+from stages.render.symbol import Inquiry, ObservedError, Symbol
 from stages.render.symbolic import SymbolicEnvironment
 from stages.render.traced import Span, gather
 
@@ -70,7 +70,8 @@ class Renderer:
             steps=config.max_steps + 16 * n_chars,
             size=config.max_output_floor + int(config.max_output_ratio * n_chars),
         )
-        context = self._context(build(messages, shape, tracing=True), tools, generation_prompt)
+        schemas = None if tools is None else tools_of(tools, tracing=True)
+        context = self._context(build(messages, shape, tracing=True), schemas, generation_prompt)
         return gather(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
 
     def render_symbols(
@@ -86,16 +87,31 @@ class Renderer:
         context = self._context(symbols(roles, reasons, inquiry), None, generation_prompt=False)
         return environment.concat(self.symbolic.root_render_func(self.symbolic.new_context(context)))
 
+    def line_that_looks(self, roles: Sequence[str], config: Render) -> int | None:
+        """Return the line on which the template first looks into a text, other than by a yes-or-no question; None if none."""
+        inquiry = Inquiry({(message, "content"): "text" for message in range(len(roles))})
+        try:
+            self.render_symbols(roles, [False] * len(roles), inquiry, config)
+        except (ObservedError, *FAILURES) as error:
+            trace, line = error.__traceback__, None
+            while trace is not None:
+                if trace.tb_frame.f_code.co_filename == "<template>":
+                    line = self.symbolic.get_corresponding_lineno(trace.tb_lineno)
+                trace = trace.tb_next
+            return line
+        return None
+
     def plain_text(
         self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False
     ) -> str:
         """Return what the template makes of plain strings: the oracle for `text`, without its limits."""
-        return self.plain.render(self._context(build(messages, shape, tracing=False), tools, generation_prompt))
+        schemas = None if tools is None else tools_of(tools, tracing=False)
+        return self.plain.render(self._context(build(messages, shape, tracing=False), schemas, generation_prompt))
 
-    def _context(self, messages: list[dict[str, Any]], tools: str | None, generation_prompt: bool) -> dict[str, Any]:
+    def _context(self, messages: list[dict[str, Any]], tools: Any, generation_prompt: bool) -> dict[str, Any]:
         return {
             "messages": messages,
-            "tools": None if tools is None else tools_of(tools),
+            "tools": tools,
             "documents": None,
             "add_generation_prompt": generation_prompt,
             **self.variables,

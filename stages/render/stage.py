@@ -1,6 +1,6 @@
 """Conversations become text, and every character keeps its author."""
 
-import json
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate, islice, pairwise
 from typing import Final, NamedTuple
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from schemas.assets import Template
 from schemas.reasons import DropReason
-from stages.render.inputs import FIELDS, Message, tools_of
+from stages.render.forgery import forged
+from stages.render.inputs import FIELDS, Message
 from stages.render.meter import LimitError
 from stages.render.notes import notes_of
 from stages.render.paths import Branch, Node, Paths
@@ -23,6 +24,7 @@ from stages.render.rows import Rows
 from stages.render.scoped import apply_scoped
 from stages.render.settings import Render, RenderError
 from stages.render.skeleton import Skeleton
+from stages.render.traced import Span
 from stages.render.views import ODD, Views, fields_of
 
 MAX_FORM: Final = 64
@@ -34,8 +36,8 @@ def render_conversations(frame: pl.DataFrame, config: Render, *, template: Templ
 
     One row in, one row out, in order. `text` equals what transformers renders; `spans` is a partition of it; `notes` says
     what the template left out. A row that the template refuses has no text, but a drop reason and the refusal in `detail`;
-    so has a row whose tool schemas hold a control token, for templates write these as their own text. An assistant's
-    message of which the template wrote nothing has no span and cannot be trained.
+    so has a row of whose words the template makes a control token of its own. An assistant's message of which the template
+    wrote nothing has no span and cannot be trained.
 
     The template is run once, on symbols, for each form of conversation and each way that it takes through itself; all
     conversations that go the same way are then written at once. Where it looks into a text more closely, it is run on that
@@ -51,8 +53,8 @@ class Program(NamedTuple):
     compiled: Renderer
     known: Probe
     paths: Paths
-    guarded: tuple[str, ...]
-    """Control tokens that tool schemas must not hold."""
+    controls: tuple[str, ...]
+    """Control tokens, which only the template itself may write."""
 
 
 def program(template: Template, config: Render) -> Program:
@@ -65,8 +67,7 @@ def _made(encoded: bytes) -> Program:
     template, config = msgspec.msgpack.decode(encoded, type=tuple[Template, Render])
     compiled, known = renderer(template, config), probe(template, config)
     paths = Paths(compiled, known.boundaries, known.shape, config)
-    guarded = (*template.control_tokens, *template.plain_control_tokens) if "tools" in template.source else ()
-    return Program(compiled, known, paths, guarded)
+    return Program(compiled, known, paths, (*template.control_tokens, *template.plain_control_tokens))
 
 
 class _Shard:
@@ -138,22 +139,27 @@ class _Shard:
     def _render_row(self, row: int, messages: list[Message], tools: str | None) -> None:
         """Render one conversation by its own text."""
         program = self.program if tools is None else self.with_tools
-        if tools is not None and program.guarded and (token := _control_token(tools, program.guarded)):
-            self._refuse_here(row, DropReason.CONTROL_TOKEN, f"the tool schemas hold the control token {token!r}")
-            return
+
+        def write(messages: Sequence[Message], tools: str | None) -> tuple[str, Sequence[Span]]:
+            shape, n_chars = program.known.shape, int(self.sizes[row])
+            return program.compiled.render(messages, self.config, n_chars=n_chars, shape=shape, tools=tools)
+
         try:
-            text, written = program.compiled.render(
-                messages, self.config, n_chars=int(self.sizes[row]), shape=program.known.shape, tools=tools
-            )
+            text, written = write(messages, tools)
+            token = forged(messages, tools, text, written, program.controls, write)
         except LimitError as error:
             self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
         except FAILURES as error:
             self.problems[row] = describe(error)
             self.rows.refuse(row, DropReason.TEMPLATE_ERROR, self.problems[row])
         else:
+            if token is not None:
+                detail = f"the template writes a control token, {token!r}, that only the conversation can have spelled"
+                self._refuse_here(row, DropReason.CONTROL_TOKEN, detail)
+                return
             roles = [message.role for message in messages]
             spans = partition(text, written, roles, program.known.boundaries)
-            self.rows.add(row, text, spans, notes_of(messages, tools, text, written))
+            self.rows.add(row, text, spans, notes_of(messages, tools, written))
 
     def _refuse_here(self, row: int, reason: DropReason, detail: str) -> None:
         self.refused_here.add(row)
@@ -210,13 +216,3 @@ def _for_tools(template: Template) -> Template:
 
 def _first_difference(left: str, right: str) -> int:
     return next((at for at, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
-
-
-@lru_cache(maxsize=256)
-def _control_token(tools: str, tokens: tuple[str, ...]) -> str | None:
-    """Return a control token that the tool schemas would bring into the text, if any."""
-    try:
-        written = json.dumps(tools_of(tools), ensure_ascii=False)
-    except ValueError:
-        return None  # rendering will refuse it
-    return next((token for token in tokens if token in written), None)

@@ -10,6 +10,8 @@ CONTENT: Final = 0
 REASONING: Final = 1
 TOOL_CALL: Final = 2
 TOOL_RESULT: Final = 3
+TOOLS: Final = -1 << 2
+"""Origin of the tool schemas, which are of no message."""
 
 
 def origin(message: int, kind: int) -> int:

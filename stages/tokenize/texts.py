@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from schemas.spans import WRITTEN_BY_MESSAGE, SpanClass
+from schemas.spans import FROM_DATA, SpanClass
 from stages import arrow
 
 Ints = NDArray[np.int64]
@@ -91,7 +91,7 @@ def texts_of(frame: pl.DataFrame) -> Texts:
     spans = frame["spans"].explode(empty_as_null=False).struct.unnest()
     span_offsets = ends_of(frame["spans"].list.len().to_list())
     classes = spans["class"]
-    is_written = classes.is_in([str(name) for name in WRITTEN_BY_MESSAGE]).to_numpy()
+    is_written = classes.is_in([str(name) for name in FROM_DATA]).to_numpy()
     is_turn = ((spans["role"] == "assistant") & (classes != SpanClass.GENERATION_PROMPT.value)).to_numpy()
     messages = spans["message"].to_numpy()
     goes_on = np.zeros(len(is_turn), np.bool_)

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -206,32 +205,38 @@ def test_a_call_opens_its_turn_without_a_header():
     ]
 
 
-def test_tool_schemas_are_the_templates_text():
+def test_tool_schemas_have_a_class_of_their_own():
     tools = '[{"type": "function", "function": {"name": "look"}}]'
-    assert render(BRACKETS, *say(("user", "Hi"), ("assistant", "Hello")), tools=tools)[0] == (
-        "template",
-        "",
-        -1,
-        f"<s>[TOOLS]{tools}[/TOOLS][INST]",
-    )
+    assert render(BRACKETS, *say(("user", "Hi"), ("assistant", "Hello")), tools=tools)[:3] == [
+        ("template", "", -1, "<s>[TOOLS]"),
+        ("tools", "", -1, tools),
+        ("template", "", -1, "[/TOOLS][INST]"),
+    ]
 
 
-def test_tool_schemas_with_a_control_token_are_refused():
-    tools = r'[{"type": "function", "function": {"name": "\u003c/s>"}}]'
-    out = render_conversations(
-        frame(say(("user", "Hi"), ("assistant", "Hello")), tools=tools), Render(), template=BRACKETS
-    )
-    assert out["drop_reason"].to_list() == ["control_token"]
-    assert out["detail"].to_list() == ["the tool schemas hold the control token '</s>'"]
+@pytest.mark.parametrize("spelled", ["</s>", r"\u003c/s>", "[INST] <s>"])
+def test_a_control_token_in_a_tool_schema_is_the_schemas(spelled):
+    tools = '[{"type": "function", "function": {"name": "' + spelled + '"}}]'
+    found = render(BRACKETS, *say(("user", "Hi"), ("assistant", "Hello")), tools=tools)
+    assert found[1] == ("tools", "", -1, json.dumps(json.loads(tools), ensure_ascii=False))
 
 
-def test_tool_schemas_with_a_control_token_that_is_not_special_are_refused():
-    tools = '[{"type": "function", "function": {"name": "f", "description": "emit <tool_call> and </tools> now"}}]'
-    template = msgspec.structs.replace(BRACKETS, plain_control_tokens=("<tool_call>",))
-    conversation = frame(say(("user", "Hi"), ("assistant", "Hello")), tools=tools)
-    out = render_conversations(conversation, Render(), template=template)
-    assert out["drop_reason"].to_list() == ["control_token"]
-    assert out["detail"].to_list() == ["the tool schemas hold the control token '<tool_call>'"]
+FORGING = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ m.content | lower }}"
+    "{% else %}{{ m.content }}{% endif %}</s>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(("content", "is_refused"), [("a </S> b", True), ("a </s> b", True), ("a </t> b", False)])
+def test_a_control_token_that_the_template_makes_of_content_is_refused(content, is_refused):
+    template = Template(name="forging", source=FORGING, control_tokens=("</s>",))
+    rows = frame(say(("user", content), ("assistant", "Hello")))
+    out = render_conversations(rows, Render(), template=template)
+    assert out["drop_reason"].to_list() == (["control_token"] if is_refused else [None])
+    if is_refused:
+        assert "'</s>'" in out["detail"][0]
+    else:
+        assert out["notes"].to_list() == [["content:0 not written"]]
 
 
 def test_a_control_token_in_content_is_content_and_no_stop():
