@@ -23,9 +23,9 @@ _FAULTS: Final = {
 }
 """What each fault of audit_kernel.audit means."""
 _CAUSES: Final = {
-    2: "has no stop: the template wrote none, or one that the tokenizer does not have as a special token",
-    3: "has a stop that shares a token with the text before it, as stops that are no special tokens may",
-    4: "has a stop that is not trained, or not trained last: see [mask] weights and [[render.scoped]]",
+    2: "no stop: the template wrote none, or one that the tokenizer does not have as a special token",
+    3: "a stop that shares a token with the text before it, as stops that are no special tokens may",
+    4: "a stop that is not trained, or not trained last: see [mask] weights and [[render.scoped]]",
 }
 """What each verdict of kernels.weigh on a turn without a stop means."""
 
@@ -92,9 +92,7 @@ def refuse_endless(
         for turn, row in zip(turns[:_SHOWN].tolist(), rows[:_SHOWN].tolist(), strict=True)
     )
     causes = [
-        f"{int((verdicts == code).sum()):,} of them {text}"
-        for code, text in _CAUSES.items()
-        if (verdicts == code).any()
+        f"{int((verdicts == code).sum()):,} × {text}" for code, text in _CAUSES.items() if (verdicts == code).any()
     ]
     raise MaskError(
         f"{len(turns):,} trained turn(s) of the assistant do not end on a trained stop token, so the model would not learn "

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import msgspec
 import numpy as np
 import polars as pl
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from schemas.settings import ConfigError, decode_section
 from stages.mask import Mask, MaskError, count_tokens, label_tokens
+from stages.mask.settings import ClassName, RoleName
 from stages.mask.table import CLASSES, PRESETS, ROLES, permitted, weight_table
 from tests.stages.rows import tokenized
 
@@ -170,7 +173,7 @@ def test_a_row_with_nothing_to_learn_is_dropped():
 @pytest.mark.parametrize(
     ("rows", "config", "why"),
     [
-        (ENDLESS, Mask(), "has no stop"),
+        (ENDLESS, Mask(), "no stop"),
         ([*ENDLESS[:2], (0, "stop", "assistant", 0)], Mask(), "shares a token with the text before it"),
         (
             [*ENDLESS[:2], (1, "stop", "assistant", 0)],
@@ -183,7 +186,7 @@ def test_a_row_with_nothing_to_learn_is_dropped():
             Mask(),
             "a stop that is not trained, or not trained last",
         ),
-        ([*ENDLESS[:2], (1, "stop", "assistant", 0), *ENDLESS], Mask(), "1 of them has no stop"),
+        ([*ENDLESS[:2], (1, "stop", "assistant", 0), *ENDLESS], Mask(), "1 × no stop"),
     ],
 )
 def test_a_turn_without_a_trained_stop_stops_the_build_and_names_the_row(rows, config, why):
@@ -275,7 +278,6 @@ def test_settings_that_mean_nothing_are_refused_with_what_to_write(section, prob
     assert "my.toml: [mask]" in str(refused.value)
 
 
-roles = st.sampled_from([role for role in ROLES if role])
 spans = st.lists(
     st.tuples(
         st.integers(0, 3),
@@ -328,6 +330,11 @@ def test_whatever_the_spans_labels_are_ids_and_weights_are_the_tables(rows, pres
 def test_both_readings_of_the_settings_agree(preset, weights):
     config = Mask(preset=preset, weights=weights)
     assert np.array_equal(weight_table(config) > 0, permitted(config))
+
+
+def test_the_settings_name_every_class_and_role():
+    assert set(get_args(ClassName)) == {*CLASSES, "*"}
+    assert set(get_args(RoleName)) == {*ROLES, "*"} - {""}
 
 
 def test_settings_survive_their_own_file():
