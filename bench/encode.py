@@ -77,7 +77,7 @@ def passes(shards: list[pl.DataFrame]) -> list[tuple[str, list[pl.DataFrame]]]:
 
 def measure(side: str, tokenizer: Path, rows: Path) -> dict[str, tuple[float, float]]:
     command = [sys.executable, "-m", "bench.encode", "--measure", side, str(tokenizer), str(rows)]
-    done = subprocess.run(command, env=os.environ | ONE_THREAD, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=os.environ | ONE_THREAD, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, tuple[float, float]] = json.loads(done.stdout)
     return found
 

@@ -43,8 +43,6 @@ PROBES: Final = (
 
 COMPARED: Final = 32
 """Rows of a shard, from the first, whose ids are compared with those of `tokenizers`."""
-_CELLS: Final = 1 << 18
-"""Of a matrix of padded rows: few enough for the cache of a core."""
 _ROWS: Final = 512
 """What `tokenizers` is given at once: it makes an object of each token."""
 
@@ -108,26 +106,10 @@ class Engine:
 
 
 def _encode_by_gigatoken(fast: Any, texts: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Return (offsets, ids) of `texts`, through padded matrices: the other way out loads a library for 0.1 s."""
-    lengths, pieces = [], []
-    for first, last in _batches(texts):
-        matrix, n_tokens = fast.encode_batch_padded(texts[first:last], 0, parallel=False)
-        lengths.append(n_tokens)
-        pieces.append(matrix[np.arange(matrix.shape[1]) < n_tokens[:, None]])
-    offsets = np.cumsum(np.concatenate(([0], *lengths)), dtype=np.int64)
-    return offsets, np.concatenate(pieces).view(np.int32) if pieces else np.empty(0, np.int32)
-
-
-def _batches(texts: list[str]) -> Iterator[tuple[int, int]]:
-    """Yield adjacent ranges of rows whose number times the longest one's characters is bounded; of one row at least."""
-    first = longest = 0
-    for row, text in enumerate(texts):
-        longest = max(longest, len(text))
-        if row > first and (row + 1 - first) * longest > _CELLS:
-            yield first, row
-            first, longest = row, len(text)
-    if first < len(texts):
-        yield first, len(texts)
+    """Return (offsets, ids) of `texts`, one by one: as fast as a batch, whose result another library has to be loaded for."""
+    rows = [fast.encode(text) for text in texts]
+    offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+    return offsets, np.concatenate(rows).view(np.int32) if rows else np.empty(0, np.int32)
 
 
 @functools.lru_cache(maxsize=4)
