@@ -3,7 +3,7 @@
     python bench/render.py CONVERSATIONS.jsonl TOKENIZERS [ROWS]
 
 CONVERSATIONS holds {"conversations": [{"role", "content"}, ...]} or {"messages": ...} per line. TOKENIZERS is a folder
-below which every tokenizer_config.json with a chat_template is measured; the built-in chatml always is.
+below which every tokenizer_config.json with a chat_template is measured; the built-in templates always are.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from schemas import fields as f
 from schemas.assets import Template
 from stages.render import Render, render_conversations
-from stages.render.builtin import load
+from stages.render.builtin import load, names
 
 ROUNDS = 5
 
@@ -48,7 +48,15 @@ def to_frame(chats: list[list[dict[str, str]]]) -> pl.DataFrame:
 
 
 def templates(folder: Path) -> list[Template]:
-    found = [Template(name="chatml", source=load("chatml"), control_tokens=("<|im_start|>", "<|im_end|>"))]
+    found = [
+        Template(
+            name=f"{name} (built in)",
+            source=load(name),
+            variables={"bos_token": "<s>", "eos_token": "</s>"},
+            control_tokens=("</s>", "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<｜end▁of▁sentence｜>"),
+        )
+        for name in names()
+    ]
     for path in sorted(folder.rglob("tokenizer_config.json")):
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config.get("chat_template"), str):
@@ -91,7 +99,7 @@ def main() -> None:
             theirs.append((time.process_time() - start) / max(1, len(fine)))
             assert texts == expected, template.name
         mean = statistics.median(ours) * 1e6, statistics.median(theirs) * 1e6
-        print(f"{template.name:14} ours, with spans {mean[0]:7.1f}   transformers, text only {mean[1]:7.1f}")
+        print(f"{template.name:26} ours, with spans {mean[0]:7.1f}   transformers, text only {mean[1]:7.1f}")
 
 
 if __name__ == "__main__":

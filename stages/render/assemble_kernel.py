@@ -15,7 +15,8 @@ def measure(
     part_offsets: Ints,
     piece_offsets: Ints,
     pieces: Ints,
-    value_offsets: Ints,
+    value_starts: Ints,
+    value_ends: Ints,
     value_chars: Ints,
 ) -> tuple[Ints, Ints, Ints]:
     """Return (bytes, characters, spans) of each row; zeros for a row of skeleton -1.
@@ -37,7 +38,7 @@ def measure(
                 n_chars[row] += pieces[piece, 3]
             else:
                 value += first_value[row]
-                n_bytes[row] += value_offsets[value + 1] - value_offsets[value]
+                n_bytes[row] += value_ends[value] - value_starts[value]
                 n_chars[row] += value_chars[value]
     return n_bytes, n_chars, n_spans
 
@@ -50,9 +51,10 @@ def write(
     piece_offsets: Ints,
     pieces: Ints,
     literals: Bytes,
-    value_offsets: Ints,
-    values: Bytes,
+    value_starts: Ints,
+    value_ends: Ints,
     value_chars: Ints,
+    values: Bytes,
     text_offsets: Ints,
     span_offsets: Ints,
     text: Bytes,
@@ -76,7 +78,7 @@ def write(
                     character += pieces[piece, 3]
                 else:
                     value += first_value[row]
-                    first, length = value_offsets[value], value_offsets[value + 1] - value_offsets[value]
+                    first, length = value_starts[value], value_ends[value] - value_starts[value]
                     text[byte : byte + length] = values[first : first + length]
                     character += value_chars[value]
                 byte += length

@@ -57,8 +57,8 @@ class Rows:
         from stages.render.assemble_kernel import measure  # compiled code, loaded only where it runs
 
         table = _Table(self.skeletons, self.views)
-        offsets, _, chars = self.views.values()
-        _, n_chars, _ = measure(self.skeleton_of, self.firsts, *table.shape, offsets, chars)
+        values = self.views.values()
+        _, n_chars, _ = measure(self.skeleton_of, self.firsts, *table.shape, values.starts, values.ends, values.chars)
         return [int(row) for row in np.flatnonzero(n_chars > sizes)]
 
     def columns(self) -> list[pl.Series]:
@@ -66,8 +66,10 @@ class Rows:
         from stages.render.assemble_kernel import measure, write
 
         table = _Table(self.skeletons, self.views)
-        offsets, values, chars = self.views.values()
-        n_bytes, _, n_spans = measure(self.skeleton_of, self.firsts, *table.shape, offsets, chars)
+        values = self.views.values()
+        n_bytes, _, n_spans = measure(
+            self.skeleton_of, self.firsts, *table.shape, values.starts, values.ends, values.chars
+        )
         encoded = {row: text.encode() for row, (text, _) in self.texts.items()}
         for row, (_, spans) in self.texts.items():
             n_bytes[row], n_spans[row] = len(encoded[row]), len(spans)
@@ -76,7 +78,7 @@ class Rows:
         starts, ends = np.empty(span_offsets[-1], np.int32), np.empty(span_offsets[-1], np.int32)
         part_of = np.zeros(span_offsets[-1], np.int64)
         write(
-            self.skeleton_of, self.firsts, *table.shape, table.literals, offsets, values, chars,
+            self.skeleton_of, self.firsts, *table.shape, table.literals, *values,
             text_offsets, span_offsets, text, starts, ends, part_of,
         )  # fmt: skip
         classes, messages = table.classes[part_of], table.messages[part_of]
