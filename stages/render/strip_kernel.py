@@ -45,11 +45,11 @@ def _length(lead: int) -> int:
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _decode(data: NDArray[np.uint8], at: int, length: int) -> int:
     if length == 1:
-        return np.int64(data[at])
+        return int(data[at])
     point = np.int64(data[at]) & (0x7F >> length)
     for i in range(at + 1, at + length):
         point = (point << 6) | (np.int64(data[i]) & 0x3F)
-    return point
+    return int(point)
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
