@@ -180,13 +180,12 @@ PAIRS: dict[str, Pair] = {
             "<eos>",
         ),
         LINE,
-        {key: list(LINE) for key in WITH_TOOLS},
+        {key: [("only ours", "<|tool_response>"), *LINE] for key in WITH_TOOLS},
     ),
     "gemma": Pair(TURN, LINE, refused=("system", *WITH_TOOLS)),
     "gemma3": Pair(TURN, LINE, refused=WITH_TOOLS),
     "glm4moe": Pair(
         ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>"),
-        special={key: [("after", "</arg_value>\n</tool_call><|observation|>")] for key in WITH_TOOLS},
         rewritten=tuple(CHATS),
     ),
     "gptoss": Pair(
@@ -301,27 +300,11 @@ def differences(text: str, ours: list[tuple[int, int]], theirs: list[tuple[int, 
     return out
 
 
-WRONG = {
-    **{
-        ("gptoss", key): "the tool's header, which repeats the name of the function called, is trained"
-        for key in WITH_TOOLS
-    },
-    **{
-        ("diffusion_gemma", key): "the tool's header, which repeats the name of the function called, is trained"
-        for key in WITH_TOOLS
-    },
-    **{
-        ("cohere2", key): "of two control tokens that end a turn, the second, its eos_token, is not trained"
-        for key in ("single", "multi", "system", "reasoning")
-    },
-}
-"""Where the twin is right and we are not yet."""
 CASES = [
     pytest.param(
         name,
         key,
         id=f"{name}-{key.replace(' ', '-')}",
-        marks=[pytest.mark.xfail(reason=WRONG[name, key], strict=True)] if (name, key) in WRONG else [],
     )
     for name in PAIRS
     for key in CHATS

@@ -22,6 +22,7 @@ CALL: Final = Message(
     '[{"id": "call12345", "type": "function",'
     ' "function": {"name": "lookup", "arguments": "{\\"key\\": \\"Delta\\"}"}}]',
 )
+CALLS: Final = CALL._replace(tool_calls=f"[{str(CALL.tool_calls)[1:-1]}, {str(CALL.tool_calls)[1:-1]}]")
 RESULT: Final = Message("tool", "Charlie result", None, None, "call12345", "lookup")
 SYSTEM: Final = Message("system", "Echo system")
 ARGUMENTS: Final[tuple[Literal["text", "object"], ...]] = ("text", "object")
@@ -68,7 +69,7 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
     after_user = close + header if middle.startswith(close + header) else ""
     shape = _shape(compiled, prefix, config)
     resulted = _after_last(_try(compiled, [*prefix, CALL, RESULT], config, shape=shape, generation_prompt=True))
-    stops = config.stop or _stops(compiled, prefix, close, template, config)
+    stops = config.stop or _stops(compiled, prefix, close, template, config, shape)
     return Probe(
         generation_prompt=str(prompt),
         stops=stops,
@@ -159,21 +160,48 @@ def _shape(compiled: Renderer, prefix: list[Message], config: Render) -> Shape:
 
 
 def _stops(
-    compiled: Renderer, prefix: list[Message], close: str, template: Template, config: Render
+    compiled: Renderer, prefix: list[Message], close: str, template: Template, config: Render, shape: Shape
 ) -> tuple[str, ...]:
-    """Return the control tokens that end a turn: of the last turn, and of an earlier one where that differs.
+    """Return the control tokens that end a turn: of the last turn, and where they differ of an earlier one and of a call.
 
     Behind an earlier turn the first control token may already open the next; it counts only if it also closes a user's.
+    What closes a conversation that ends with a call may belong to the call; it counts only if none stands between two.
     """
     tokens = (*template.control_tokens, template.variables.get("eos_token", ""))
     texts = [_try(compiled, [*prefix, ANSWER], config), _try(compiled, [*prefix, ANSWER, QUESTION, ANSWER], config)]
-    last = _first(tokens, _after_last(texts[0]))
+    last = _last(tokens, _after_last(texts[0]), template.variables.get("eos_token"))
     ends = [end for _, end, who in spans_of(texts[1]) if who == origin(len(prefix), CONTENT)]
     earlier = _first(tokens, texts[1][ends[-1] :]) if ends else None
     stops = [last] if last else []
     if last and earlier and earlier != last and earlier in close:
         stops.append(earlier)
-    return tuple(stops)
+    called = _stop_of_call(compiled, prefix, tokens, config, shape)
+    return (*stops, called) if stops and called and called not in stops else tuple(stops)
+
+
+def _stop_of_call(
+    compiled: Renderer, prefix: list[Message], tokens: Sequence[str], config: Render, shape: Shape
+) -> str | None:
+    """Return the last control token of a conversation that ends with a call."""
+    closing = _after_last(_try(compiled, [*prefix, CALL], config, shape=shape))
+    found = [(closing.rindex(token), len(token), token) for token in tokens if token and token in closing]
+    if not found:
+        return None
+    token = max(found)[2]
+    two = _try(compiled, [*prefix, CALLS], config, shape=shape)
+    called = [span for span in spans_of(two) if span[2] == origin(len(prefix), TOOL_CALL)]
+    return None if not called or token in two[called[0][0] : called[-1][1]] else token
+
+
+def _last(tokens: Sequence[str], text: str, eos: str | None) -> str | None:
+    """Return the token that stands first in `text`, or eos_token where nothing but other tokens stand between."""
+    first = _first(tokens, text)
+    if not first or not eos or eos not in text:
+        return first
+    between = text[text.index(first) : text.index(eos)]
+    for token in sorted(filter(None, tokens), key=len, reverse=True):
+        between = between.replace(token, "")
+    return first if between else eos
 
 
 def _first(tokens: Sequence[str], text: str) -> str | None:

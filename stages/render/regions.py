@@ -6,7 +6,8 @@ from typing import Final
 import msgspec
 
 from schemas.spans import SpanClass
-from stages.render.traced import Span
+from stages.render.traced import NO_MESSAGE, Span
+from stages.render.traced import TOOLS as TOOL_SCHEMAS
 
 CLASSES: Final = tuple(map(str, SpanClass))
 """Names of the classes; the first four are the kinds of stages.render.traced."""
@@ -39,9 +40,10 @@ def partition(
 
     Neighbours differ in class or message. The turn of an assistant reaches from the end of the generation prompt to the
     end of its stop: the template's text in it is scaffold, or stop; the prompt before it is a class of its own. A message
-    that wrote no character has no turn.
+    that wrote no character has no turn, and what the template repeats of a message behind its turn is no message's.
     `written` is ascending and disjoint.
     """
+    written = _without_echoes(text, written, roles, boundaries)
     parts: list[tuple[int, int, int, int]] = []
     at = index = 0
     n_written = len(written)
@@ -64,7 +66,7 @@ def partition(
             while index < n_written and written[index][0] == end and written[index][2] == who:
                 at = end = written[index][1]
                 index += 1
-            parts.append((first, end, who & 3 if message >= 0 else TOOLS, message))
+            parts.append((first, end, TOOLS if who == TOOL_SCHEMAS else who & 3, max(message, NO_MESSAGE)))
             if index == n_written or written[index][2] >> 2 != message:
                 break
             first, end, who = written[index]
@@ -80,6 +82,29 @@ def partition(
     if at < len(text):
         parts.append((at, len(text), TEMPLATE, -1))
     return parts
+
+
+def _without_echoes(text: str, written: Sequence[Span], roles: Sequence[str], boundaries: Boundaries) -> Sequence[Span]:
+    """Return `written`, where what an assistant wrote stands again behind the end of its turn as written by no message.
+
+    Some templates put the name of the called function in front of its result. What stands there for the first time is a
+    turn that goes on, and so is what follows another generation prompt.
+    """
+    out: list[Span] = []
+    known: dict[int, list[str]] = {}
+    ends: dict[int, int] = {}
+    for first, end, who in written:
+        message = who >> 2
+        if message >= 0 and roles[message] == "assistant":
+            found, after = _find_stop(text, ends.get(message, first), first, boundaries)
+            has_prompt = bool(boundaries.header) and boundaries.header in text[after:first]
+            if found < after and not has_prompt and any(text[first:end] in own for own in known.get(who, ())):
+                out.append((first, end, NO_MESSAGE << 2 | who & 3))
+                continue
+            ends[message] = end
+            known.setdefault(who, []).append(text[first:end])
+        out.append((first, end, who))
+    return out
 
 
 def _given(at: int, asked: int, answered: int, message: int) -> list[tuple[int, int, int, int]]:

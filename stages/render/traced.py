@@ -10,8 +10,10 @@ CONTENT: Final = 0
 REASONING: Final = 1
 TOOL_CALL: Final = 2
 TOOL_RESULT: Final = 3
-TOOLS: Final = -1 << 2
-"""Origin of the tool schemas, which are of no message."""
+NO_MESSAGE: Final = -1
+"""In the place of a message's index: text of the data that is no message's turn."""
+TOOLS: Final = -2 << 2
+"""Origin of the tool schemas."""
 
 
 def origin(message: int, kind: int) -> int:

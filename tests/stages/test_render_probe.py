@@ -100,3 +100,36 @@ def test_a_template_that_insists_on_a_system_prompt_can_be_probed():
         "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     )
     assert probe(template(source, "<|end|>"), Render()).generation_prompt == "<|assistant|>"
+
+
+CALLING = (
+    "{% for m in messages %}{% if m.role == 'user' %}<u>{{ m.content }}<end>"
+    "{% elif m.tool_calls %}<a>{% for c in m.tool_calls %}{{ c.function.name }}{{ separator }}{% endfor %}{{ closing }}"
+    "{% else %}<a>{{ m.content }}{{ ending }}{% endif %}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("ending", "separator", "closing", "stops"),
+    [
+        ("<end>", ";", "<call>", ("<end>", "<call>")),  # as gpt-oss and Llama 3.1: a call ends on a token of its own
+        ("<end>", "<call>", "<end>", ("<end>",)),  # as DeepSeek V3: that token stands behind each call
+        ("<end>", "<call>", "", ("<end>",)),  # and the turn is never closed
+        ("<done><end>", ";", "<done><end>", ("<end>",)),  # as Cohere: two tokens, of which eos_token is the last
+        ("<done> <end>", ";", "<done>", ("<done>",)),  # as Phi-3: what stands apart from it ends the conversation
+    ],
+)
+def test_the_stops_of_turns_and_of_calls(ending, separator, closing, stops):
+    template = Template(
+        name="calling",
+        source=CALLING,
+        variables={"ending": ending, "separator": separator, "closing": closing, "eos_token": "<end>"},
+        control_tokens=("<u>", "<a>", "<end>", "<call>", "<done>"),
+    )
+    assert probe(template, Render()).stops == stops
+
+
+def test_a_template_that_rewrites_an_answer_is_refused_with_its_line():
+    source = "{% for m in messages %}\n{{ m.role }}\n{{ m.content | upper }}\n{% endfor %}"
+    with pytest.raises(RenderError, match=r"template loud, line 3: .* rewrites it"):
+        probe(Template(name="loud", source=source), Render())

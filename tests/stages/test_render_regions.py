@@ -1,7 +1,7 @@
 """Where a turn begins and ends, on texts short enough to count."""
 
 from stages.render.regions import CLASSES, Boundaries, partition
-from stages.render.traced import CONTENT, TOOL_CALL, origin
+from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, TOOLS, origin
 
 CHAT = Boundaries(header="<A>", after_user="<A>", after_tool="<R>", lead="", stops=("END",))
 
@@ -70,3 +70,56 @@ def test_stretches_of_one_author_that_touch_are_one():
 def test_text_that_nobody_wrote_is_the_templates():
     assert cut("abc", {}, ["user"]) == ["template:-1:abc"]
     assert cut("", {}, []) == []
+
+
+def test_a_name_that_stands_again_behind_its_turn_is_no_messages():
+    text = "q<A>f(x)ENDf:r"
+    written = [
+        (0, 1, origin(0, CONTENT)),
+        (4, 5, origin(1, TOOL_CALL)),
+        (11, 12, origin(1, TOOL_CALL)),
+        (13, 14, origin(2, TOOL_RESULT)),
+    ]
+    found = partition(text, written, ["user", "assistant", "tool"], CHAT)
+    assert [(CLASSES[kind], message, text[start:end]) for start, end, kind, message in found] == [
+        ("content", 0, "q"),
+        ("generation_prompt", 1, "<A>"),
+        ("tool_call", 1, "f"),
+        ("scaffold", 1, "(x)"),
+        ("stop", 1, "END"),
+        ("tool_call", -1, "f"),
+        ("template", -1, ":"),
+        ("tool_result", 2, "r"),
+    ]
+
+
+def test_what_a_turn_says_for_the_first_time_behind_its_stop_goes_on_with_it():
+    text = "q<A>fENDrg"
+    written = [
+        (0, 1, origin(0, CONTENT)),
+        (4, 5, origin(1, TOOL_CALL)),
+        (8, 9, origin(2, TOOL_RESULT)),
+        (9, 10, origin(1, CONTENT)),
+    ]
+    found = partition(text, written, ["user", "assistant", "tool"], CHAT)
+    assert [(CLASSES[kind], message) for _, _, kind, message in found][-2:] == [("tool_result", 2), ("content", 1)]
+
+
+def test_thinking_and_answer_behind_two_prompts_are_one_turn():
+    text = "q<A>tEND<A>tEND"
+    written = [(0, 1, origin(0, CONTENT)), (4, 5, origin(1, REASONING)), (11, 12, origin(1, CONTENT))]
+    found = partition(text, written, ["user", "assistant"], CHAT)
+    assert [(CLASSES[kind], message, text[start:end]) for start, end, kind, message in found][1:] == [
+        ("generation_prompt", 1, "<A>"),
+        ("reasoning", 1, "t"),
+        ("scaffold", 1, "END<A>"),
+        ("content", 1, "t"),
+        ("stop", 1, "END"),
+    ]
+
+
+def test_tool_schemas_are_of_no_message():
+    assert partition("ab", [(0, 1, TOOLS), (1, 2, origin(0, CONTENT))], ["user"], CHAT) == [
+        (0, 1, CLASSES.index("tools"), -1),
+        (1, 2, CLASSES.index("content"), 0),
+    ]

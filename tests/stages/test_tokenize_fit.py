@@ -144,6 +144,120 @@ def test_an_answer_that_alone_is_too_long_is_lost_and_the_row_says_so():
         assert f"too_long = '{policy}' found no whole turn that fits, of 1" in out["detail"][0]
 
 
+LONG = "The quick brown fox jumps over the lazy dog. " * 5
+
+
+@pytest.mark.parametrize("policy", ["keep_turns", "windows", "truncate_head"])
+@pytest.mark.parametrize("limit", [12, 16, 30, 31])
+def test_of_an_answer_that_alone_is_too_long_the_beginning_is_kept_without_a_stop(policy, limit):
+    row = chatml(("user", "Hello"), ("assistant", LONG))
+    whole = fitted(row).row(0, named=True)
+    out = fitted(row, max_seq_len=limit, too_long=policy, cut_answers=True)
+    assert out["drop_reason"].to_list() == [None]
+    assert out["id"].to_list() == ["a:1#1" if policy == "windows" else "a:1"]
+    (kept,) = out["input_ids"].to_list()
+    assert len(kept) == limit
+    assert kept == whole["input_ids"][:limit]
+    (text,) = texts(out)
+    assert text.startswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nThe")
+    assert rendered(row)["text"][0].startswith(text)
+    spans = out["spans"][0].to_list()
+    assert [(span["class"], span["role"]) for span in spans][-1] == ("content", "assistant")
+    assert spans[:-1] == whole["spans"][: len(spans) - 1]
+    assert spans[-1] == whole["spans"][len(spans) - 1] | {"end": limit}
+    counts = count_too_long(out, Tokenize(max_seq_len=limit, too_long=policy, cut_answers=True))
+    assert counts["cut/answers"] == 1
+    assert counts["cut/turns"] == 0
+    assert counts["cut/tokens"] == len(whole["input_ids"]) - limit
+    assert counts["what_if/drop/answers"] == 0
+
+
+def test_a_cut_answer_follows_the_turns_that_fit_or_has_a_window_of_its_own():
+    row = chatml(
+        ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", LONG), ("user", "d"), ("assistant", "e")
+    )
+    first, second = "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nb<|im_end|>", "\n<|im_start|>user\n"
+    (text,) = texts(fitted(row, max_seq_len=40, too_long="keep_turns", cut_answers=True))
+    assert re.fullmatch(re.escape(f"{first}{second}c<|im_end|>\n<|im_start|>assistant\nThe quick") + r"[\w .]+", text)
+    out = fitted(row, max_seq_len=40, too_long="windows", cut_answers=True)
+    one, two, three = texts(out)
+    assert one == first
+    assert re.fullmatch(r"<\|im_start\|>user\nc<\|im_end\|>\n<\|im_start\|>assistant\nThe quick[\w .]+", two)
+    assert three == "<|im_start|>user\nd<|im_end|>\n<|im_start|>assistant\ne<|im_end|>\n"
+    assert [trained(row) for row in out.iter_rows(named=True)] == [[1], [3], [5]]
+    assert texts(fitted(row, max_seq_len=40, too_long="truncate_head", cut_answers=True)) == [three]
+    assert fitted(row, max_seq_len=40, too_long="drop", cut_answers=True)["drop_reason"].to_list() == [
+        "over_max_seq_len"
+    ]
+
+
+def test_truncate_head_leaves_half_the_room_to_a_question_when_it_cuts_the_answer_too():
+    question = "What does the quick brown fox do? " * 9
+    out = fitted(
+        chatml(("user", question), ("assistant", LONG)), max_seq_len=50, too_long="truncate_head", cut_answers=True
+    )
+    (text,) = texts(out)
+    found = re.fullmatch(r"<\|im_start\|>user\n(.*)<\|im_end\|>\n<\|im_start\|>assistant\n(.*)", text)
+    assert found
+    assert question.endswith(found[1])
+    assert LONG.startswith(found[2])
+    assert len(out["input_ids"][0]) == 50
+    # 5 tokens of head, so 45 of room: 22 for the question, one more or less where the cut made other tokens of it
+    sizes = [span["end"] - span["start"] for span in out["spans"][0] if span["class"] == "content"]
+    assert abs(sizes[0] - 22) <= 1
+    assert sizes[1] >= 50 - 5 - 23 - 10
+
+
+def test_a_turn_is_kept_up_to_a_call_whose_result_is_too_long():
+    call = chatml(("user", "q"), ("assistant", "call"), ("tool", LONG), ("assistant", "b"))
+    out = fitted(call, max_seq_len=40, too_long="windows", cut_answers=True)
+    assert texts(out) == ["<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\ncall<|im_end|>"]
+    assert out["spans"][0][-1]["class"] == "stop"
+    assert count_too_long(out, Tokenize(max_seq_len=40, too_long="windows", cut_answers=True))["cut/answers"] == 0
+
+
+def test_an_answer_of_which_only_the_stop_does_not_fit_gets_none():
+    row = chatml(("user", "Hello"), ("assistant", "The quick"))[:-1]
+    (length,) = n_tokens(row)
+    out = fitted(row, max_seq_len=length - 1, too_long="windows", cut_answers=True)
+    assert texts(out) == ["<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nThe quick"]
+    assert out["spans"][0][-1]["class"] == "content"
+    (what_if,) = [losses for losses in out["what_if"][0] if losses["policy"] == "windows"]
+    assert what_if == {"policy": "windows", "conversations": 0, "turns": 0, "tokens": 1, "answers": 1}
+
+
+def test_a_cut_answer_that_spells_a_stop_has_it_as_text():
+    row = chatml(("user", "q"), ("assistant", "Say <|im_end|> now. " * 8))
+    whole = fitted(row).row(0, named=True)
+    stop = engine_for(VOCABULARY, "auto").controls["<|im_end|>"]
+    for limit in range(20, 60):
+        ids = fitted(row, max_seq_len=limit, too_long="windows", cut_answers=True)["input_ids"][0].to_list()
+        assert ids == whole["input_ids"][:limit]
+        assert ids.count(stop) == 1  # the question's
+
+
+@pytest.mark.parametrize("make", [byte_level, sentencepiece_like, word_piece])
+def test_no_character_is_cut_in_two(make):
+    vocabulary = make()
+    answer = "你好👍🏽é漢字 ok 👩\u200d👩\u200d👧 नमस्ते " * 3
+    row = chatml(("user", "q"), ("assistant", answer))
+    (whole,) = fitted(row, vocabulary=vocabulary)["input_ids"].to_list()
+    sizes = []
+    limits = range(24, min(60, len(whole) - 4))
+    for limit in limits:
+        out = fitted(row, max_seq_len=limit, too_long="windows", cut_answers=True, vocabulary=vocabulary)
+        ids, span = out["input_ids"][0].to_list(), out["spans"][0][-1]
+        assert ids == whole[: len(ids)]
+        assert limit - 4 < len(ids) <= limit
+        sizes.append(len(ids))
+        (text,) = texts(out, vocabulary)
+        assert "\ufffd" not in text
+        if make is byte_level:
+            assert rendered(row)["text"][0].startswith(text)
+        assert (span["class"], span["end"]) == ("content", len(ids))
+    assert make is word_piece or sizes != list(limits)  # characters of several tokens were there to be cut
+
+
 def test_what_each_policy_loses_is_counted_whichever_is_chosen():
     (length,) = n_tokens(TALK)
     first, *_, last = (n_tokens(TALK[a:b])[0] for a, b in ((4, 11), (11, 18), (18, 25)))
@@ -250,3 +364,55 @@ def test_all_fits_every_answer_is_trained_once_or_counted_as_lost(rows, limit, p
     counts = count_too_long(out, config)
     lost = counts.get(f"what_if/{policy}/turns", 0)
     assert len(answers) == n_turns - lost
+
+
+ANSWER = st.one_of(WORDS, st.text("ab é漢👍 .\n", min_size=20, max_size=90))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(WORDS, ANSWER), min_size=1, max_size=4), min_size=1, max_size=3),
+    st.integers(10, 60),
+    st.sampled_from(["drop", "keep_turns", "windows", "truncate_head"]),
+)
+def test_a_cut_answer_is_the_beginning_of_the_whole_one_and_every_other_window_ends_on_a_stop(rows, limit, policy):
+    segments = [
+        chatml(*(message for asked, said in turns for message in (("user", asked), ("assistant", said))))
+        for turns in rows
+    ]
+    config = Tokenize(max_seq_len=limit, too_long=policy, cut_answers=True)
+    frame = rendered(*segments)
+    out = tokenize_conversations(frame, config, vocabulary=VOCABULARY)
+    without = tokenize_conversations(frame, Tokenize(max_seq_len=limit, too_long=policy), vocabulary=VOCABULARY)
+    whole = tokenize_conversations(frame, Tokenize(), vocabulary=VOCABULARY)
+    kept = out.filter(pl.col("drop_reason").is_null())
+    stop = engine_for(VOCABULARY, "auto").controls["<|im_end|>"]
+    n_cut = 0
+    for row in kept.iter_rows(named=True):
+        ids, spans = row["input_ids"], row["spans"]
+        assert len(ids) <= limit
+        assert [spans[0]["start"], *(span["end"] for span in spans)] == [0, *(span["end"] for span in spans)]
+        last = spans[-1]
+        assert last["end"] == len(ids)
+        if last["class"] == "content":
+            n_cut += 1
+            number = int(row["id"].partition("#")[0].partition(":")[2]) - 1
+            source = whole.row(number, named=True)
+            (own,) = [s for s in source["spans"] if (s["message"], s["class"]) == (last["message"], "content")]
+            answer = source["input_ids"][own["start"] : own["end"]]
+            begun = ids[last["start"] :]
+            assert begun
+            assert stop not in begun
+            assert begun == answer[: len(begun)]
+            assert len(ids) > limit - 4  # up to the limit, but for a character of several tokens
+        else:
+            assert stop in ids[-3:]
+            assert "stop" in [span["class"] for span in spans[-2:]]
+    counts = count_too_long(out, config)
+    assert counts.get("cut/answers", 0) == n_cut
+    assert set(without.filter(pl.col("drop_reason").is_null())["id"]) <= set(kept["id"]) or policy == "windows"
+    assert without.filter(pl.col("drop_reason").is_null()).height <= kept.height
+    whole_before = count_too_long(without, Tokenize(max_seq_len=limit, too_long=policy))
+    for name in ("conversations", "turns", "tokens"):
+        key = f"what_if/{policy}/{name}"
+        assert counts.get(key, 0) <= whole_before.get(key, 0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.tokenize.policies import POLICIES, Loss, Outline, Turn, Window, lost, outline
+from stages.tokenize.policies import POLICIES, Ending, Loss, Outline, Turn, Window, lost, outline
 
 # one letter a span: s(ystem), u(ser), a(ssistant), t(ool), and - for what the template writes
 ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool", "-": ""}
@@ -82,6 +82,90 @@ def test_a_turn_too_long_for_any_window_is_lost_and_never_context():
     conversation = Outline([0, 1, 3, 13, 15], [Turn(1, 2), Turn(2, 3), Turn(3, 4)])
     assert POLICIES["windows"](conversation, 5) == [Window(0, 0, 1), Window(2, 2, 3)]
     assert lost(conversation, POLICIES["windows"](conversation, 5)) == Loss(0, 1, 10)
+
+
+# head of 2, then per turn a question, the header of the answer (1), the answer, its stop (1)
+def answered(*turns: tuple[int, int]) -> Outline:
+    sizes = [2, *(size for question, answer in turns for size in (question, 1, answer, 1))]
+    cuttable = [Ending.NOWHERE, Ending.NOWHERE, Ending.INSIDE, Ending.BEHIND]
+    found = [Turn(1 + 4 * i, 5 + 4 * i) for i in range(len(turns))]
+    return Outline([sum(sizes[:i]) for i in range(len(sizes) + 1)], found, [Ending.NOWHERE, *cuttable * len(turns)])
+
+
+@pytest.mark.parametrize(
+    ("policy", "turns", "limit", "kept", "loss"),
+    [
+        ("drop", [(3, 20)], 10, [], Loss(1, 1, 27)),
+        # 2 of head, 3 of question, 1 of header, and 4 of 20 of the answer
+        ("keep_turns", [(3, 20)], 10, [Window(0, 0, 1, rest=17, is_unfinished=True)], Loss(0, 0, 17, 1)),
+        ("windows", [(3, 20)], 10, [Window(0, 0, 1, rest=17, is_unfinished=True)], Loss(0, 0, 17, 1)),
+        ("truncate_head", [(3, 20)], 10, [Window(0, 0, 1, rest=17, is_unfinished=True)], Loss(0, 0, 17, 1)),
+        # all but the stop fits: even then there is no stop
+        ("windows", [(3, 4)], 10, [Window(0, 0, 1, rest=1, is_unfinished=True)], Loss(0, 0, 1, 1)),
+        ("windows", [(3, 3)], 10, [Window(0, 0, 1)], Loss(0, 0, 0)),
+        # the question leaves no room for an answer: only truncate_head cuts it, to half of the 8 tokens of room
+        ("keep_turns", [(7, 20)], 10, [], Loss(1, 1, 31)),
+        ("windows", [(7, 20)], 10, [], Loss(1, 1, 31)),
+        ("truncate_head", [(7, 20)], 10, [Window(0, 0, 1, 3, 18, True)], Loss(0, 0, 21, 1)),
+        # an answer that fits once its question is cut stays whole
+        ("truncate_head", [(7, 3)], 10, [Window(0, 0, 1, 4)], Loss(0, 0, 4)),
+        ("truncate_head", [(9, 9)], 3, [], Loss(1, 1, 22)),
+        ("truncate_head", [(9, 9)], 1, [], Loss(1, 1, 22)),
+        # after whole turns: the room that is left; a turn that would fit alone is not begun
+        ("keep_turns", [(1, 1), (1, 20)], 10, [Window(0, 0, 2, rest=19, is_unfinished=True)], Loss(0, 0, 19, 1)),
+        ("keep_turns", [(1, 1), (1, 5)], 10, [Window(0, 0, 1)], Loss(0, 1, 8)),
+        ("keep_turns", [(1, 1), (3, 20)], 10, [Window(0, 0, 1)], Loss(0, 1, 25)),
+        # a window of its own, without context
+        (
+            "windows",
+            [(1, 1), (1, 20), (1, 1)],
+            10,
+            [Window(0, 0, 1), Window(1, 1, 2, rest=15, is_unfinished=True), Window(2, 2, 3)],
+            Loss(0, 0, 15, 1),
+        ),
+        ("truncate_head", [(1, 1), (1, 20)], 10, [Window(1, 1, 2, rest=15, is_unfinished=True)], Loss(0, 1, 19, 1)),
+    ],
+)
+def test_the_beginning_of_an_answer_is_kept_where_its_turn_would_be_lost(policy, turns, limit, kept, loss):
+    assert POLICIES[policy](answered(*turns), limit) == kept
+    assert lost(answered(*turns), kept) == loss
+
+
+def test_a_turn_is_cut_behind_a_stop_where_what_follows_it_is_not_the_assistants():
+    # head, question, a call and its stop, a long result of the tool, the answer and its stop
+    kinds = (Ending.NOWHERE, Ending.NOWHERE, Ending.INSIDE, Ending.BEHIND, Ending.NOWHERE, Ending.INSIDE, Ending.BEHIND)
+    conversation = Outline([0, 1, 3, 6, 7, 20, 30, 31], [Turn(1, 7)], kinds)
+    for limit in (7, 8, 20):
+        kept = POLICIES["windows"](conversation, limit)
+        assert kept == [Window(0, 0, 1, rest=24)]
+        assert lost(conversation, kept) == Loss(0, 0, 24, 0)
+    assert POLICIES["windows"](conversation, 21) == [Window(0, 0, 1, rest=10, is_unfinished=True)]
+    assert POLICIES["windows"](conversation, 6) == [Window(0, 0, 1, rest=25, is_unfinished=True)]
+    assert POLICIES["windows"](conversation, 3) == []
+
+
+QUESTIONS_AND_ANSWERS = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=5)
+
+
+@given(QUESTIONS_AND_ANSWERS, st.integers(1, 40), st.sampled_from(sorted(POLICIES)))
+def test_cutting_answers_only_adds_to_what_is_kept(turns, limit, policy):
+    conversation = answered(*turns)
+    kept = POLICIES[policy](conversation, limit)
+    whole = POLICIES[policy](conversation._replace(endings=()), limit)
+    cut = [window for window in kept if window.rest]
+    if policy == "windows":
+        assert [window for window in kept if not window.rest] == whole
+    else:
+        assert kept == (cut or whole)
+    assert lost(conversation, kept).answers == len(cut)
+    assert lost(conversation, kept).turns <= lost(conversation, whole).turns
+    assert lost(conversation, kept).tokens <= lost(conversation, whole).tokens
+    for window in cut:
+        assert window.is_unfinished
+        question, answer = turns[window.last - 1]
+        assert 2 + question + 1 + answer + 1 > limit  # alone it is too long
+        assert 1 <= window.rest <= answer  # the stop, and at most all but one token of the answer
+        assert 2 + conversation.cost(window.first, window.last) - window.cut - window.rest == limit
 
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=8)
