@@ -17,6 +17,8 @@ SEEDED: Final = ("dedup",)
 """Sections whose `seed` is the run's unless they state their own."""
 LIMITED: Final = "tokenize"
 """The section whose `max_seq_len` is that of [pack] unless it states its own."""
+MASKED: Final = "mask"
+"""The section that says what becomes of answers without a stop, which [tokenize] cut_answers makes."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ def load_config(
             document[section] = {"seed": seed} | document.get(section, {})
         sections[section] = decode_section(document, section, kind, where=where)
     sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
+    _refuse_unfinished(sections[LIMITED], sections[MASKED], where)
     return Config(run=name, seed=seed, sections=sections)
 
 
@@ -85,3 +88,13 @@ def _limited(section: Any, capacity: int, where: str) -> Any:
             f"pack would drop what is longer; raise that of [pack], or leave out [{LIMITED}] max_seq_len, which is then the same"
         )
     return section
+
+
+def _refuse_unfinished(tokenize: Any, mask: Any, where: str) -> None:
+    """Raise ConfigError where answers are cut and the mask would refuse the first of them, hours into a build."""
+    if tokenize.cut_answers and mask.without_stop == "refuse":
+        raise ConfigError(
+            f"{where}: [{LIMITED}] cut_answers = true makes answers that do not end on a stop token, and [{MASKED}] "
+            'without_stop = "refuse" stops the build at the first of them; set it to "train" (the beginning of such an '
+            'answer is trained) or "mask" (it is kept, untrained), or leave out cut_answers'
+        )

@@ -22,6 +22,7 @@ _TEXTS: Final = {
     "too_long": "conversation(s) longer than max_seq_len ([tokenize] too_long)",
     "cut/turns": "turn(s) left out of conversations that are too long",
     "cut/tokens": "token(s) left out of conversations that are too long",
+    "cut/answers": "answer(s) of which only the beginning is kept, without a stop ([tokenize] cut_answers)",
 }
 """What a count means, by its name; {0} stands for what "*" matches."""
 _WORRYING: Final = (
@@ -31,6 +32,7 @@ _WORRYING: Final = (
     "straddling/turn_start",
     "mismatched_shards",
     "cut/turns",
+    "cut/answers",
 )
 """Counts that a build mentions at its end."""
 _IN_TABLES: Final = ("tokens", "trained", "what_if")
@@ -52,7 +54,7 @@ def sections(manifests: Mapping[str, Manifest]) -> Iterator[Section]:
         yield Section("tokens by who wrote them", ("role", "class", "tokens", "trained", "share"), trained, 2)
     if lost := _what_if(_merged(counts)):
         title = "what each [tokenize] too_long would lose"
-        yield Section(title, ("policy", "conversations", "turns", "tokens"), lost, 1)
+        yield Section(title, ("policy", "conversations", "turns", "tokens", "answers cut")[: len(lost[0])], lost, 1)
     others = [
         (stage, explain(name), f"{n:,}")
         for stage, of_stage in counts.items()
@@ -135,10 +137,10 @@ def _what_if(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
         if kind == "what_if" and len(place) == 2:
             policies.setdefault(place[0], {})[place[1]] = n
     ordered = sorted(policies.items(), key=lambda item: (-item[1].get("tokens", 0), item[0]))
-    return [
-        (policy, *(f"{lost.get(what, 0):,}" for what in ("conversations", "turns", "tokens")))
-        for policy, lost in ordered
-    ]
+    names = ["conversations", "turns", "tokens"]
+    if any("answers" in lost for lost in policies.values()):  # only where answers may be cut
+        names.append("answers")
+    return [(policy, *(f"{lost.get(name, 0):,}" for name in names)) for policy, lost in ordered]
 
 
 def _who(role: str) -> str:

@@ -93,6 +93,7 @@ WHAT_IF: Final = field(
                 field("conversations", pa.int32(), "1 if it loses the conversation whole", unit="conversation"),
                 field("turns", pa.int32(), "turns it loses", unit="turn"),
                 field("tokens", pa.int32(), "tokens it loses", unit="token"),
+                field("answers", pa.int32(), "answers of which it keeps only the beginning", unit="answer"),
             ]
         )
     ),

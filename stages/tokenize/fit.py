@@ -1,4 +1,4 @@
-"""Conversations that are too long: whole turns of their text are left out, and what stays is encoded anew."""
+"""Conversations that are too long: turns of their text are left out, and what stays is encoded anew."""
 
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,8 +14,9 @@ from schemas.reasons import DropReason
 from stages import arrow
 from stages.tokenize.encode import encode_conversations
 from stages.tokenize.engine import engine_for
-from stages.tokenize.policies import POLICIES, Outline, Window, lost, outline
+from stages.tokenize.policies import POLICIES, Cut, Outline, Window, lost, outline
 from stages.tokenize.settings import Tokenize
+from stages.tokenize.unfinished import cut_windows, endings, shorten
 
 WHAT_IF: Final = f.WHAT_IF.name
 
@@ -45,10 +46,11 @@ def fit_conversations(frame: pl.DataFrame, out: pl.DataFrame, config: Tokenize, 
 
     A part is text of the whole: its beginning up to the first user's first character (the head), then whole turns from a
     user's first character to the end of an assistant's stop. So any template's text stays exact. Parts are encoded and
-    counted anew; where one proves too long, its conversation is cut again with less. The head is trained once, context
-    never, each other span once or not at all. Windows are numbered: `<id>#1`, `<id>#2`, in the conversation's place. What
-    every policy would lose of a conversation, and the chosen one did, stands in `what_if` of its first row; elsewhere
-    that is null. Rows that fit are left as they are.
+    counted anew; where one proves too long, its conversation is cut again with less. A turn that `cut_answers` lets end
+    early is encoded to its end and then cut, so its tokens are the first of the whole turn's, and nothing is appended. The
+    head is trained once, context never, each other span once or not at all. Windows are numbered: `<id>#1`, `<id>#2`, in
+    the conversation's place. What every policy would lose of a conversation, and the chosen one did, stands in `what_if`
+    of its first row; elsewhere that is null. Rows that fit are left as they are.
     """
     limit = config.max_seq_len
     is_long = (out["input_ids"].list.len() > limit) & out["drop_reason"].is_null() if limit else None
@@ -56,7 +58,7 @@ def fit_conversations(frame: pl.DataFrame, out: pl.DataFrame, config: Tokenize, 
         return out.with_columns(pl.Series(WHAT_IF, pl.from_arrow(pa.nulls(out.height, f.WHAT_IF.type))))
     rows = is_long.arg_true()
     spans = frame["spans"].gather(rows).explode(empty_as_null=False).struct.unnest()
-    long = _outlines(frame, out, rows, spans, limit)
+    long = _outlines(frame, out, rows, spans, config, limit)
     encoded = _encode_parts(long, spans, config, limit, vocabulary)
     details, reasons = out["detail"].to_list(), out["drop_reason"].to_list()
     what_if: list[list[dict[str, Any]] | None] = [None] * (out.height + encoded.height)
@@ -86,26 +88,27 @@ def count_too_long(out: pl.DataFrame, config: Tokenize) -> dict[str, int]:
 
     "too_long": conversations with more than `max_seq_len` tokens. "what_if/<policy>/<conversations|turns|tokens>": what
     each policy would lose of them, whichever is chosen. "cut/turns", "cut/tokens": what the chosen one did lose of those
-    that were not dropped.
+    that were not dropped. With `cut_answers` also ".../answers": answers of which only the beginning is kept.
     """
     too_long = out.filter(pl.col(WHAT_IF).is_not_null()).select("drop_reason", WHAT_IF)
     if not too_long.height:
         return {}
     losses = too_long.explode(WHAT_IF).unnest(WHAT_IF)
     counts = {"too_long": too_long.height}
-    for policy, *sums in losses.group_by("policy", maintain_order=True).agg(_SUMS).iter_rows():
-        counts |= {f"what_if/{policy}/{name}": n for name, n in zip(_LOSSES, sums, strict=True)}
-    cut = losses.filter(pl.col("drop_reason").is_null(), pl.col("policy") == config.too_long).select(_SUMS)
-    return counts | {f"cut/{name}": int(cut[name].sum()) for name in ("turns", "tokens")}
+    names = ("turns", "tokens", "answers") if config.cut_answers else ("turns", "tokens")
+    sums = [pl.col(name).cast(pl.Int64).sum() for name in ("conversations", *names)]
+    for policy, *found in losses.group_by("policy", maintain_order=True).agg(sums).iter_rows():
+        counts |= {f"what_if/{policy}/{name}": n for name, n in zip(("conversations", *names), found, strict=True)}
+    cut = losses.filter(pl.col("drop_reason").is_null(), pl.col("policy") == config.too_long)
+    return counts | {f"cut/{name}": int(cut[name].sum()) for name in names}
 
 
-_LOSSES: Final = ("conversations", "turns", "tokens")
-_SUMS: Final = [pl.col(name).cast(pl.Int64).sum() for name in _LOSSES]
-
-
-def _outlines(frame: pl.DataFrame, out: pl.DataFrame, rows: pl.Series, spans: pl.DataFrame, limit: int) -> list[_Long]:
+def _outlines(
+    frame: pl.DataFrame, out: pl.DataFrame, rows: pl.Series, spans: pl.DataFrame, config: Tokenize, limit: int
+) -> list[_Long]:
     taken = frame[rows]
     roles, messages = spans["role"].to_list(), spans["message"].to_list()
+    ends = endings(roles, spans["class"].to_list()) if config.cut_answers else []
     chars = spans["start"].to_list()
     tokens = out["spans"].gather(rows).explode(empty_as_null=False).struct.field("start").to_list()
     lengths = out["input_ids"].gather(rows).list.len().to_list()
@@ -115,7 +118,7 @@ def _outlines(frame: pl.DataFrame, out: pl.DataFrame, rows: pl.Series, spans: pl
         rows.to_list(), taken["id"], taken["split"], taken["text"], taken["spans"].list.len(), lengths, strict=True
     ):
         part = slice(first, first + n_spans)
-        turns = outline(roles[part], messages[part], [*tokens[part], n_tokens])
+        turns = outline(roles[part], messages[part], [*tokens[part], n_tokens], ends[part])
         found.append(_Long(row, name, split, text, np.array([*chars[part], len(text)]), first, turns, limit))
         first += n_spans
     return found
@@ -125,6 +128,7 @@ def _encode_parts(
     long: list[_Long], spans: pl.DataFrame, config: Tokenize, limit: int, vocabulary: Vocabulary
 ) -> pl.DataFrame:
     """Decide on the windows of each conversation and return all of them, encoded, each of at most `limit` tokens."""
+    engine = engine_for(vocabulary, config.engine)
     for one in long:
         one.windows = POLICIES[config.too_long](one.outline, one.budget)
     finished: list[pl.DataFrame] = []
@@ -133,6 +137,7 @@ def _encode_parts(
     while waiting or not finished:
         encoded = encode_conversations(_texts(waiting, spans, config, vocabulary), config, vocabulary)
         lengths, reasons = encoded["input_ids"].list.len().to_list(), encoded["drop_reason"].to_list()
+        cuts: dict[int, Cut] = {}
         taken: list[int] = []
         again: list[_Long] = []
         first = 0
@@ -140,6 +145,9 @@ def _encode_parts(
             parts = range(first, first + len(one.windows))
             first = parts.stop
             refused = [part for part in parts if reasons[part] is not None]
+            one.windows, cut = cut_windows(one.windows, one.outline, encoded[parts.start : parts.stop], engine, limit)
+            for number, found in cut.items():
+                cuts[parts[number]], lengths[parts[number]] = found, found.n_tokens
             excess = max(lengths[parts.start : parts.stop]) - limit
             if refused:
                 one.windows, one.reason, one.detail = [], reasons[refused[0]], encoded["detail"][refused[0]]
@@ -150,7 +158,7 @@ def _encode_parts(
             else:
                 taken += parts
                 rows += [one.row] * len(parts)
-        finished.append(encoded[taken])
+        finished.append(shorten(encoded, cuts)[taken])
         waiting = [one for one in again if one.windows]
     # In the order of the conversations, however often one of them had to be cut.
     return pl.concat(finished)[np.argsort(np.asarray(rows, np.int64), kind="stable")]
@@ -228,4 +236,5 @@ def _why(one: _Long, config: Tokenize, limit: int) -> str:
     if not one.outline.turns:
         return f"{found}; it has no turns that could be told apart"
     n = len(one.outline.turns)
-    return f"{found}; too_long = {config.too_long!r} found no whole turn that fits, of {n}"
+    partly = ", and no answer that could begin" if config.cut_answers else ""
+    return f"{found}; too_long = {config.too_long!r} found no whole turn that fits{partly}, of {n}"

@@ -25,4 +25,8 @@ class Tokenize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     too_long: Literal["drop", "keep_turns", "windows", "truncate_head"] = "drop"
     """What to do with a conversation that has more (docs/long-conversations.md). drop: leave it out; keep_turns: keep the
     whole turns that fit, from the beginning; windows: cut it into several, each turn trained in one of them; truncate_head:
-    keep the end. An answer is never cut."""
+    keep the end. An answer is never cut, unless cut_answers says so."""
+    cut_answers: bool = False
+    """Keep the beginning of a turn that alone is too long, where too_long would lose it: up to max_seq_len, without a stop
+    token. With too_long = "drop" nothing is kept. [mask] without_stop says whether such an answer is trained, and has to be
+    set."""

@@ -41,6 +41,13 @@ def test_the_limit_of_a_conversation_is_that_of_a_pack_unless_it_has_its_own(tmp
     assert load_config(path, assignments=["tokenize.max_seq_len=100"]).sections["tokenize"].max_seq_len == 100
 
 
+@pytest.mark.parametrize("without_stop", ["train", "mask", "drop"])
+def test_answers_may_be_cut_where_the_mask_knows_what_to_do_with_them(tmp_path: Path, without_stop):
+    path = tmp_path / "c.toml"
+    path.write_text(f"[tokenize]\ncut_answers = true\n[mask]\nwithout_stop = '{without_stop}'\n")
+    assert load_config(path).sections["tokenize"].cut_answers
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -50,6 +57,10 @@ def test_the_limit_of_a_conversation_is_that_of_a_pack_unless_it_has_its_own(tmp
         ("run = 3", "run = 3: expected the path of a directory"),
         ("[mask]\npreset = 'ful'", "[mask] preset = 'ful': invalid enum value 'ful'"),
         ("[tokenize]\nmax_seq_len = 4096", "[tokenize] max_seq_len = 4096 exceeds [pack] max_seq_len = 2048"),
+        (
+            "[tokenize]\ncut_answers = true",
+            'without_stop = "refuse" stops the build at the first of them; set it to "train"',
+        ),
         ("[pack]\nmax_seq_len = '2k'", "[pack] max_seq_len = '2k': expected `int`, got `str`"),
         ("[train]\nlearning_rate = 1", "[train] unknown key 'learning_rate'"),
     ],

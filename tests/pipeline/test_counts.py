@@ -67,6 +67,14 @@ def test_policies_are_compared_the_costliest_first():
     assert what_if.rows == [("drop", "3", "7", "9,000"), ("windows", "0", "1", "2,100")]
 
 
+def test_answers_that_a_policy_cuts_are_listed_where_they_may_be_cut():
+    _, what_if, others = sections(manifests(tokenize={"what_if/windows/answers": 2, "cut/answers": 2}))
+    assert what_if.headings == ("policy", "conversations", "turns", "tokens", "answers cut")
+    assert what_if.rows == [("drop", "3", "7", "9,000", "0"), ("windows", "0", "1", "2,100", "2")]
+    text = "answer(s) of which only the beginning is kept, without a stop ([tokenize] cut_answers)"
+    assert ("tokenize", text, "2") in others.rows
+
+
 def test_all_else_that_is_not_0_is_listed_in_words():
     *_, others = sections(manifests(render={"notes/reasoning not written": 5, "surprises/of_a_kind": 1}))
     assert ("render", "time(s) that the template left something out: reasoning not written", "5") in others.rows

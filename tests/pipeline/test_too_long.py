@@ -25,8 +25,8 @@ def whole(run: Path) -> pl.DataFrame:
     return rows(run, "mask")
 
 
-def built(run: Path, policy: str, limit: int) -> Built:
-    settings = [f"tokenize.too_long={policy}", f"pack.max_seq_len={limit}"]
+def built(run: Path, policy: str, limit: int, *others: str) -> Built:
+    settings = [f"tokenize.too_long={policy}", f"pack.max_seq_len={limit}", *others]
     return build(load_config(ROOT / "configs" / "tiny.toml", assignments=settings, run=str(run)))
 
 
@@ -76,3 +76,26 @@ def test_a_conversation_is_found_by_its_id_though_it_was_cut_into_windows(run, w
     for stage in ("tokenize", "mask", "pack"):
         shown = "\n".join(map(str, look(run, stage, row=0, id=name, dropped=False, in_colour=False)))
         assert f"{name}#1" in shown
+
+
+@pytest.mark.parametrize("without_stop", ["train", "mask"])
+def test_the_mask_decides_whether_cut_answers_are_trained(run, whole, monkeypatch, without_stop):
+    monkeypatch.chdir(ROOT)
+    plain = built(run, "windows", LIMIT).manifests["tokenize"].totals
+    manifests = built(run, "windows", LIMIT, "tokenize.cut_answers=true", f"mask.without_stop={without_stop}").manifests
+    tokenize, mask = manifests["tokenize"].totals, manifests["mask"].totals
+    n_cut = tokenize.counts["cut/answers"]
+    assert n_cut > 20
+    assert tokenize.counts["what_if/windows/turns"] < plain.counts["what_if/windows/turns"]
+    assert tokenize.dropped.get("over_max_seq_len", 0) < plain.dropped["over_max_seq_len"]
+    n_endless = mask.counts["turns/trained"] - mask.counts["turns/stopped"]
+    kept = rows(run, "mask")
+    assert kept["n_tokens"].max() <= LIMIT
+    ends_trained = kept.filter(pl.col("labels").list.last() != -100, pl.col("n_tokens") >= LIMIT - 3).height
+    if without_stop == "train":
+        assert n_endless == n_cut
+        assert mask.dropped == {}
+        assert ends_trained >= n_cut
+    else:
+        assert n_endless == 0
+        assert mask.dropped == {"nothing_to_learn": n_cut}  # windows of their own, in which nothing else is new
