@@ -16,6 +16,7 @@ from typing import Final, Self
 
 from pipeline.execute import Settings, Timing, run_corpus, run_empty, run_shard
 from pipeline.graph import by_name
+from pipeline.lean import leave_out
 from pipeline.plan import Task
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -126,6 +127,7 @@ _worker: tuple[Store, Settings] | None = None
 def _start(root: Path, settings: Settings) -> None:
     global _worker  # what a worker needs for all its tasks is sent to it once
     _worker = Store(root), settings
+    leave_out()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gc.freeze()  # what is loaded by now stays; collections need not look at it again
