@@ -1,9 +1,10 @@
 """The Python that a template compiles to, changed where Jinja would lose who wrote a text or spend without count."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from jinja2 import nodes
-from jinja2.compiler import CodeGenerator, Frame
+from jinja2.compiler import CodeGenerator, Frame, operators
 
 METERED: Final = " each"
 """Name of the filter that counts what a loop runs over; the space keeps templates from spelling it."""
@@ -57,6 +58,38 @@ class TracingGenerator(UnfoldedGenerator):
         self.write("environment.cut(")
         self.visit(node.node, frame)
         self._call(", slice(", bounds, frame)
+
+    def visit_Operand(self, node: nodes.Operand, frame: Frame) -> None:  # noqa: N802
+        """Charge for what `in` searches."""
+        if node.op not in ("in", "notin"):
+            super().visit_Operand(node, frame)
+            return
+        self.write(f" {operators[node.op]} environment.searched(")
+        self.visit(node.expr, frame)
+        self.write(")")
+
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        """Charge for what is in a container."""
+        self._nest(super().visit_List, node, node.items, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        """Charge for what is in a container, where it is none of names to assign to."""
+        if node.ctx == "store":
+            super().visit_Tuple(node, frame)
+        else:
+            self._nest(super().visit_Tuple, node, node.items, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        """Charge for what is in a container."""
+        self._nest(super().visit_Dict, node, [pair.value for pair in node.items], frame)
+
+    def _nest(self, write: Callable[..., None], node: nodes.Expr, items: list[nodes.Expr], frame: Frame) -> None:
+        if all(isinstance(item, nodes.Const) for item in items):
+            write(node, frame)
+            return
+        self.write("environment.nested(")
+        write(node, frame)
+        self.write(")")
 
     def _call(self, opening: str, arguments: list[nodes.Expr], frame: Frame, close: str = "))") -> None:
         self.write(opening)

@@ -22,7 +22,9 @@ CHEAP: Final = frozenset({"count", "d", "default", "first", "items", "last", "le
 LAZY: Final = frozenset({"list", "map", "reject", "rejectattr", "reverse", "select", "selectattr"})
 """Filters that walk their input once; charged by its length."""
 WIDE: Final = frozenset({"batch", "center", "round", "slice", "wordwrap"})
-"""Filters that make as much as a number asks for."""
+"""Filters that make as much as a number, or the length of what stands between lines, asks for."""
+LINES: Final = 100
+"""A text between lines may be so many times shorter than a width."""
 
 
 class TracedMarkup(Markup):
@@ -60,12 +62,13 @@ def _bounded(meter: Meter, name: str, filter_: Filter) -> Filter:
     @wraps(filter_)
     def bounded(*args: Any, **kwargs: Any) -> Any:
         if name in LAZY:
-            args = (*args[:first], meter.each(args[first]), *args[first + 1 :])
-        else:
-            meter.weigh((args[first:], kwargs))
+            source = args[first]
+            made = filter_(*args[:first], meter.each(source), *args[first + 1 :], **kwargs)
+            return meter.result(meter.lazily(source, made))
+        meter.weigh((args[first:], kwargs))
         if name in WIDE:
             for width in (*args[first + 1 :], *kwargs.values()):
-                meter.width(width)
+                meter.width(len(width) * LINES if isinstance(width, str) else width)
         return meter.result(filter_(*args, **kwargs))
 
     return bounded

@@ -7,7 +7,7 @@ from typing import Any, Final
 from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
 
 from stages.render.meter import MAX_WIDTH, LimitError
-from stages.render.traced import concat
+from stages.render.traced import concat, spans_of, whole
 
 _FIELD: Final = re.compile(
     r"%(?:\((?P<key>[^)]*)\))?(?P<spec>[#0\- +]*(?:\*|\d+)?(?:\.(?:\*|\d+)?)?[hlL]?)(?P<kind>.)", re.S
@@ -76,8 +76,9 @@ class TracingFormatter(SandboxedFormatter):
         if depth < 0:
             raise ValueError("Max string recursion exceeded")
         pieces: list[str] = []
+        spans = spans_of(template)
         for literal, name, spec, conversion in self.parse(template):
-            pieces.append(literal)
+            pieces.append(whole(literal, spans[0][2]) if spans else literal)  # a message's text, for it was the format
             if name is None:
                 continue
             value, _ = self.get_field(self._number(name, numbered), args, kwargs)

@@ -1,12 +1,15 @@
 """What a template may spend on one conversation: counted, never timed, so that a build stays deterministic."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from jinja2.exceptions import TemplateRuntimeError
 
 MAX_WIDTH: Final = 10_000
 """Most characters that one padding, indent or number format may ask for."""
+MAX_DEPTH: Final = 100
+"""Most filters that walk each other's results."""
 MAX_BITS: Final = 4_096
 """Most bits of an integer that `*` or `**` may make."""
 
@@ -25,9 +28,10 @@ class Meter:
     text or list may grow past `size`. Both together bound the time and the memory of a render.
     """
 
-    __slots__ = ("granted", "size", "steps")
+    __slots__ = ("_depths", "granted", "size", "steps")
 
     def __init__(self) -> None:
+        self._depths: WeakKeyDictionary[Iterator[Any], int] = WeakKeyDictionary()
         self.grant(steps=200_000, size=100_000)
 
     def grant(self, *, steps: int, size: int) -> None:
@@ -97,7 +101,17 @@ class Meter:
             self.charge(1)
             yield item
 
+    def lazily(self, source: Any, made: Any) -> Any:
+        """Return `made`, which a filter took from `source`; refuse iterators in iterators, which overflow the stack."""
+        if isinstance(source, Iterator) and isinstance(made, Generator):
+            depth = self._depths[made] = self._depths.get(source, 0) + 1
+            if depth > MAX_DEPTH:
+                raise LimitError(
+                    f"the template puts more than {MAX_DEPTH} filters one on another without making a list"
+                )
+        return made
+
     def width(self, width: Any) -> None:
         """Refuse a padding or precision that no chat needs."""
-        if isinstance(width, int) and width > MAX_WIDTH:
+        if isinstance(width, int) and abs(width) > MAX_WIDTH:
             raise LimitError(f"the template asked for a width of {width}; at most {MAX_WIDTH} is allowed")

@@ -53,7 +53,8 @@ class Paths:
         end: Node
         try:
             rendered = self.renderer.render_symbols(roles, has_reasoning, inquiry, self.config)
-            end = skeleton(rendered, roles, has_reasoning, self.boundaries)
+            found = skeleton(rendered, roles, has_reasoning, self.boundaries)
+            end = found._replace(is_asked=any(answer for _, answer in inquiry.path))
         except (ObservedError, *FAILURES):
             end = "unknown"
         self._remember(form, inquiry.path, end)

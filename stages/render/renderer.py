@@ -44,7 +44,7 @@ class Renderer:
             self.plain = plain_environment(today=today).from_string(source)
             self.symbolic_environment = SymbolicEnvironment(today=today)
             self.symbolic = self.symbolic_environment.from_string(source)
-        except FAILURES as error:
+        except (*FAILURES, SyntaxError) as error:  # Python's own, of loops too deep in each other
             line = getattr(error, "lineno", None)
             where = f"template {name}" + (f", line {line}" if line else "")
             raise RenderError(
@@ -65,14 +65,15 @@ class Renderer:
 
         `n_chars` is the size of the input, which the limits depend on.
         """
-        meter = self.environment.meter
-        meter.grant(
+        self.environment.meter.grant(
             steps=config.max_steps + 16 * n_chars,
             size=config.max_output_floor + int(config.max_output_ratio * n_chars),
         )
         schemas = None if tools is None else tools_of(tools, tracing=True)
-        context = self._context(build(messages, shape, tracing=True), schemas, generation_prompt)
-        return gather(meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context))))
+        return gather(self._pieces(self._context(build(messages, shape, tracing=True), schemas, generation_prompt)))
+
+    def _pieces(self, context: dict[str, Any]) -> tuple[str, ...]:
+        return self.environment.meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context)))
 
     def render_symbols(
         self, roles: Sequence[str], reasons: Sequence[bool], inquiry: Inquiry, config: Render
@@ -105,8 +106,21 @@ class Renderer:
         self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False
     ) -> str:
         """Return what the template makes of plain strings: the oracle for `text`, without its limits."""
+        return self.plain.render(self._plain_context(messages, shape, tools, generation_prompt))
+
+    def rehearse(
+        self, messages: Sequence[Message], config: Render, *, n_chars: int, shape: Shape, tools: str | None
+    ) -> None:
+        """Do what `plain_text` does, within four times the limits of `render`; raise what it raises, or why it should not."""
+        steps, size = config.max_steps + 16 * n_chars, config.max_output_floor + int(config.max_output_ratio * n_chars)
+        self.environment.meter.grant(steps=4 * steps, size=4 * size)
+        self._pieces(self._plain_context(messages, shape, tools, generation_prompt=False))
+
+    def _plain_context(
+        self, messages: Sequence[Message], shape: Shape, tools: str | None, generation_prompt: bool
+    ) -> dict[str, Any]:
         schemas = None if tools is None else tools_of(tools, tracing=False)
-        return self.plain.render(self._context(build(messages, shape, tracing=False), schemas, generation_prompt))
+        return self._context(build(messages, shape, tracing=False), schemas, generation_prompt)
 
     def _context(self, messages: list[dict[str, Any]], tools: Any, generation_prompt: bool) -> dict[str, Any]:
         return {

@@ -26,7 +26,7 @@ class Rows:
         self.skeleton_of = np.full(n_rows, -1, np.int64)
         self.skeletons: list[Skeleton] = []
         self._numbers: dict[int, int] = {}
-        self.texts: dict[int, tuple[str, Sequence[tuple[int, int, int, int]]]] = {}
+        self.texts: dict[int, tuple[bytes, Sequence[tuple[int, int, int, int]]]] = {}
         self.notes: dict[int, Sequence[str]] = {}
         self.refusals: dict[int, tuple[DropReason, str]] = {}
 
@@ -38,8 +38,8 @@ class Rows:
             self.skeletons.append(skeleton)
         self.skeleton_of[row] = number
 
-    def add(self, row: int, text: str, spans: Sequence[tuple[int, int, int, int]], notes: Sequence[str]) -> None:
-        """Give a row its text, spans (start, end, class, message) and notes."""
+    def add(self, row: int, text: bytes, spans: Sequence[tuple[int, int, int, int]], notes: Sequence[str]) -> None:
+        """Give a row its text as UTF-8, spans (start, end, class, message) and notes."""
         self.skeleton_of[row] = -1
         self.texts[row] = text, spans
         if notes:
@@ -70,9 +70,8 @@ class Rows:
         n_bytes, _, n_spans = measure(
             self.skeleton_of, self.firsts, *table.shape, values.starts, values.ends, values.chars
         )
-        encoded = {row: text.encode() for row, (text, _) in self.texts.items()}
-        for row, (_, spans) in self.texts.items():
-            n_bytes[row], n_spans[row] = len(encoded[row]), len(spans)
+        for row, (encoded, spans) in self.texts.items():
+            n_bytes[row], n_spans[row] = len(encoded), len(spans)
         text_offsets, span_offsets = _offsets(n_bytes), _offsets(n_spans)
         text = np.empty(text_offsets[-1], np.uint8)
         starts, ends = np.empty(span_offsets[-1], np.int32), np.empty(span_offsets[-1], np.int32)
@@ -82,8 +81,8 @@ class Rows:
             text_offsets, span_offsets, text, starts, ends, part_of,
         )  # fmt: skip
         classes, messages = table.classes[part_of], table.messages[part_of]
-        for row, (_, spans) in self.texts.items():
-            text[text_offsets[row] : text_offsets[row + 1]] = np.frombuffer(encoded[row], np.uint8)
+        for row, (encoded, spans) in self.texts.items():
+            text[text_offsets[row] : text_offsets[row + 1]] = np.frombuffer(encoded, np.uint8)
             cut = slice(span_offsets[row], span_offsets[row + 1])
             starts[cut], ends[cut], classes[cut], messages[cut] = np.array(spans, np.int64).reshape(-1, 4).T
         is_null = np.zeros(len(self.firsts), np.bool_)

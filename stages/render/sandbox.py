@@ -7,17 +7,18 @@ from typing import Any, Final
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
-from jinja2.runtime import Context, LoopContext
+from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from stages.render import filters
 from stages.render.codegen import TracingGenerator, metered
 from stages.render.containers import TracedDict
 from stages.render.formatting import TracingFormatter, percent
-from stages.render.meter import MAX_BITS, LimitError, Meter
-from stages.render.plain import OPTIONS, TemplateNamespace, furnish
+from stages.render.meter import MAX_BITS, SIZED, LimitError, Meter
+from stages.render.plain import OPTIONS, TemplateDict, TemplateNamespace, furnish
 from stages.render.traced import Span, Traced, concat, join, replace, traced
 
+CONTAINERS: Final = (list, tuple, dict)
 DICT_ATTRIBUTES: Final = frozenset(dir(dict))
 PADDING: Final = frozenset({"center", "expandtabs", "ljust", "rjust", "zfill"})
 HARMLESS: Final = frozenset({"endswith", "lower", "lstrip", "rstrip", "split", "startswith", "strip", "title", "upper"})
@@ -38,6 +39,8 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
         self.meter = Meter()
         self.concat = lambda pieces: concat(self.meter.pieces(pieces))  # type: ignore[method-assign]
         self.filters |= filters.tracing(self.meter, self.text)
+        for name in ("in", "lower", "upper"):
+            self.tests[name] = self._searching(self.tests[name])
         self.globals["range"] = self._range
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
@@ -81,6 +84,28 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
         """Return `value[key]`."""
         return self.meter.result(value[key])
 
+    def nested(self, value: Any) -> Any:
+        """Return a new container, charged for all that is in it if that holds containers.
+
+        One that held another twice could otherwise double with every step, and what compares or hashes it walks it all.
+        """
+        for item in value if type(value) is not dict else (*value, *value.values()):
+            if isinstance(item, CONTAINERS):
+                return self._weighed(value)
+        return value
+
+    def searched(self, value: Any) -> Any:
+        """Return `value`, charged for being searched."""
+        if isinstance(value, SIZED):
+            self.meter.charge(len(value) >> 4)
+        return value
+
+    def _searching(self, test: Any) -> Callable[..., Any]:
+        def searching(*values: Any) -> Any:
+            return test(*map(self.searched, values))
+
+        return searching
+
     def call_binop(self, _: Context, operator: str, left: Any, right: Any) -> Any:
         """Run an operator that can make much out of little."""
         if operator == "%":
@@ -95,7 +120,13 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
         """Call as the sandbox does, charging for the result."""
         if not self.is_safe_callable(obj):
             raise SecurityError(f"{obj!r} is not safely callable")
-        return self.meter.result(context.call(obj, *args, **kwargs))
+        if type(obj) is Macro:
+            if obj.catch_varargs or obj.catch_kwargs:
+                self.nested((*args, *kwargs.values()))
+            return self.meter.result(context.call(obj, *args, **kwargs))
+        owner = self.searched(getattr(obj, "__self__", obj))
+        value = self.meter.result(context.call(obj, *args, **kwargs))
+        return self.nested(value) if type(owner) is TemplateDict else value
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look up an attribute as the sandbox does, faster for the names of a dictionary's items."""
@@ -122,7 +153,7 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
             return None
         name = value.__name__
         if name in PADDING:
-            return self._padding(value)
+            return self._padding(text, value)
         if name in FORBIDDEN or isinstance(text, bytes):
             raise SecurityError(f"a chat template cannot call {name} on text")
         if hasattr(text, "__html__"):
@@ -145,10 +176,12 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
         self.meter.weigh(value)
         return value
 
-    def _padding(self, method: Callable[..., Any]) -> Callable[..., Any]:
+    def _padding(self, text: Any, method: Callable[..., Any]) -> Callable[..., Any]:
         def pad(*args: Any, **kwargs: Any) -> Any:
             for width in (*args, *kwargs.values()):
                 self.meter.width(width)
+                if isinstance(width, int):
+                    self.meter.made(len(text) + width * max(1, text.count("\t")))
             return method(*args, **kwargs)
 
         return pad

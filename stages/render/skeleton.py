@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from stages.render.notes import unwritten
 from stages.render.regions import Boundaries, partition
-from stages.render.symbol import Slot, Symbol
+from stages.render.symbol import ObservedError, Slot, Symbol
 from stages.render.traced import CONTENT, REASONING, TOOL_RESULT, Span, origin
 
 
@@ -23,6 +23,8 @@ class Skeleton(NamedTuple):
 
     parts: tuple[Part, ...]
     notes: tuple[str, ...]
+    is_asked: bool = False
+    """Whether something that was found in a text led here, so that a text may have asked for what the template writes."""
 
 
 def slots_of(rendered: str | Symbol) -> tuple[Slot, ...]:
@@ -33,8 +35,12 @@ def slots_of(rendered: str | Symbol) -> tuple[Slot, ...]:
 def skeleton(rendered: str | Symbol, roles: Sequence[str], reasons: Sequence[bool], boundaries: Boundaries) -> Skeleton:
     """Return the skeleton of a rendered conversation; `reasons` says which of its messages have reasoning.
 
-    Each slot counts as one character, so that no text can be mistaken for the template's.
+    Each slot counts as one character, so that no text can be mistaken for the template's. Raises ObservedError where two
+    slots may or may not hold the same text, and UnicodeEncodeError for literals that are no text.
     """
+    seen = {(slot.message, slot.view.field) for slot in slots_of(rendered)}
+    if len(seen) < len(set(slots_of(rendered))):
+        raise ObservedError  # whether one repeats the other decides about spans
     pieces: tuple[str | Slot, ...] = (rendered,) if isinstance(rendered, str) else rendered.parts
     written: list[Span] = []
     at = 0
@@ -43,13 +49,13 @@ def skeleton(rendered: str | Symbol, roles: Sequence[str], reasons: Sequence[boo
             written.append((at, at + 1, _author(piece, roles)))
         at += len(piece) if type(piece) is str else 1
     text = "".join(piece if type(piece) is str else "\0" for piece in pieces)
+    text.encode()
     parts = [
         Part(class_, message, tuple(_between(pieces, start, end)))
         for start, end, class_, message in partition(text, written, roles, boundaries)
     ]
     fields = [(message, "reasoning") for message, has in enumerate(reasons) if has]
     fields += [(message, "content") for message in range(len(roles))]
-    seen = {(slot.message, slot.view.field) for slot in slots_of(rendered)}
     return Skeleton(tuple(parts), tuple(unwritten(field for field in sorted(fields) if field not in seen)))
 
 

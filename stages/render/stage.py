@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from schemas.assets import Template
 from schemas.reasons import DropReason
-from stages.render.forgery import forged
+from stages.render.forgery import forged, spelled
 from stages.render.inputs import FIELDS, Message
 from stages.render.meter import LimitError
 from stages.render.notes import notes_of
@@ -95,7 +95,7 @@ class _Shard:
         self._render_rows(self.rows.larger_than(self._size_limits()))
         columns = self.rows.columns()
         verified = (row for row in range(self.frame.height) if row not in self.refused_here)
-        self._verify(columns[0], sorted({*explored, *islice(verified, self.config.verify)}))
+        self._verify(columns[0], sorted({*explored, *islice(verified, self.config.verify)} - self.refused_here))
         out = self.frame.select("id", "split").with_columns(columns)
         return apply_scoped(out, self.config.scoped) if self.config.scoped else out
 
@@ -119,12 +119,16 @@ class _Shard:
             if node is None:
                 node = paths.explore(form, self._texts(form, first))
                 explored += [row] if type(node) is Skeleton else []
-            if type(node) is Skeleton:
+            if type(node) is Skeleton and not (node.is_asked and self._spells_control(form, first)):
                 follow(row, node)
             else:
                 others.append(row)
             first = last
         return explored, others
+
+    def _spells_control(self, form: bytes, first: int) -> bool:
+        """Tell whether a text may make the template write a control token: `forged` then has to look."""
+        return spelled(self._texts(form, first).values(), self.program.controls)
 
     def _texts(self, form: bytes, first: int) -> dict[tuple[int, str], str]:
         """Return contents and reasonings of one conversation by message and field."""
@@ -146,9 +150,15 @@ class _Shard:
 
         try:
             text, written = write(messages, tools)
+            encoded = text.encode()
             token = forged(messages, tools, text, written, program.controls, write)
         except LimitError as error:
             self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
+        except UnicodeEncodeError:
+            detail = (
+                "the text holds half of a surrogate pair, from an escape in JSON text or of the template; no text can"
+            )
+            self._refuse_here(row, DropReason.LONE_SURROGATE, detail)
         except FAILURES as error:
             self.problems[row] = describe(error)
             self.rows.refuse(row, DropReason.TEMPLATE_ERROR, self.problems[row])
@@ -159,7 +169,7 @@ class _Shard:
                 return
             roles = [message.role for message in messages]
             spans = partition(text, written, roles, program.known.boundaries)
-            self.rows.add(row, text, spans, notes_of(messages, tools, written))
+            self.rows.add(row, encoded, spans, notes_of(messages, tools, written))
 
     def _refuse_here(self, row: int, reason: DropReason, detail: str) -> None:
         self.refused_here.add(row)
@@ -185,18 +195,23 @@ class _Shard:
         return [flat[first:last] for first, last in pairwise(ends)]
 
     def _verify(self, texts: pl.Series, rows: list[int]) -> None:
-        """Raise RenderError unless plain strings give the same texts, or are refused likewise."""
+        """Raise RenderError unless plain strings give the same texts, or are refused likewise.
+
+        Plain Jinja counts nothing; it is asked only where its work was done once before, counted.
+        """
         for row, messages in zip(rows, self._conversations(rows), strict=True):
             text, tools = texts[row], self.frame["tools"][row]
             program = self.program if tools is None else self.with_tools
             try:
-                expected = program.compiled.plain_text(messages, shape=program.known.shape, tools=tools)
+                shape, n_chars = program.known.shape, int(self.sizes[row])
+                program.compiled.rehearse(messages, self.config, n_chars=n_chars, shape=shape, tools=tools)
+                expected = program.compiled.plain_text(messages, shape=shape, tools=tools)
             except FAILURES as error:
                 if text is None:
                     continue
                 found = f"text where Jinja raises {describe(error)}"
             else:
-                if text == expected or row in self.refused_here:
+                if text == expected:
                     continue
                 difference = f"other text from character {_first_difference(text or '', expected)} on"
                 found = self.problems.get(row, difference)

@@ -1,6 +1,6 @@
 """A message's text of which a template may know only what it asks: how conversations of one form come to share one render."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TypeAlias
 
 Field: TypeAlias = Literal["content", "reasoning"]
@@ -45,6 +45,8 @@ STRIPS: Final[dict[str, Callable[[str, str | None], str]]] = {
     "lstrip": str.lstrip,
     "rstrip": str.rstrip,
 }
+MAX_STRIPS: Final = 8
+"""Strips of a text, one after another, that are followed; each view costs a pass over a shard's messages."""
 ANSWERS: Final[dict[str, Callable[[str, str], bool]]] = {
     "equals": str.__eq__,
     "contains": str.__contains__,
@@ -161,7 +163,12 @@ class Symbol:
         if isinstance(part, str):
             kept = STRIPS[method](part, chars)
         else:
-            kept = Slot(part.message, View(part.view.field, (*part.view.strips, (method, chars))))
+            strips = part.view.strips
+            if (method, chars) in strips[-1:]:
+                return self  # stripped so already
+            if len(strips) == MAX_STRIPS:
+                self.refuse()
+            kept = Slot(part.message, View(part.view.field, (*strips, (method, chars))))
         if not kept:
             self.refuse()  # the next part would be stripped as well
         return Symbol((kept, *self.parts[1:]) if at == 0 else (*self.parts[:-1], kept), self.inquiry)
@@ -188,7 +195,14 @@ class Symbol:
 METHODS: Final = frozenset({"strip", "lstrip", "rstrip", "startswith", "endswith", "split", "replace"})
 
 
-def joined(pieces: Iterator[str | Symbol], inquiry: Inquiry) -> str | Symbol:
+def literals_of(piece: Any) -> tuple[str, ...]:
+    """Return the texts of a piece that are the template's own."""
+    if type(piece) is Symbol:
+        return tuple(part for part in piece.parts if type(part) is str)
+    return (piece,) if type(piece) is str else ()
+
+
+def joined(pieces: Iterable[str | Symbol], inquiry: Inquiry) -> str | Symbol:
     """Return pieces end to end: text where all are text."""
     parts: list[str | Slot] = []
     literal: list[str] = []

@@ -8,7 +8,7 @@ from typing import Any, Final
 from jinja2.runtime import Context
 
 from stages.render.sandbox import TracingEnvironment
-from stages.render.symbol import METHODS, Inquiry, ObservedError, Symbol, joined
+from stages.render.symbol import METHODS, Inquiry, ObservedError, Symbol, joined, literals_of
 
 STRING_TESTS: Final = ("iterable", "sequence", "string")
 """Tests that a text passes."""
@@ -28,9 +28,10 @@ class SymbolicEnvironment(TracingEnvironment):
         for name in ("trim", "replace"):
             self.filters[name] = _method(name.replace("trim", "strip"), self.filters[name])
         self.filters["string"] = _kept(self.filters["string"])
+        self.filters["attr"] = _unless_symbol(self.filters["attr"], at=1)
         for name in STRING_TESTS:
             self.tests[name] = _passed(self.tests[name])
-        self.tests["sameas"] = _refused(self.tests["sameas"])
+        self.tests["sameas"] = _unless_symbol(self.tests["sameas"], at=0)
 
     def text(self, value: Any) -> Any:
         """Return `str(value)`, or a symbol as it is."""
@@ -38,10 +39,13 @@ class SymbolicEnvironment(TracingEnvironment):
 
     def add(self, parts: tuple[Any, ...]) -> Any:
         """Return the sum of `parts`, from the left."""
-        return joined(iter(parts), self.inquiry) if _has_symbol(parts) else super().add(parts)
+        return self._concat(parts) if _has_symbol(parts) else super().add(parts)
 
     def _concat(self, pieces: Iterable[Any]) -> Any:
-        return joined(iter(pieces), self.inquiry)
+        pieces = tuple(pieces)
+        self.meter.charge(sum(len(piece.parts) for piece in pieces if type(piece) is Symbol))
+        self.meter.made(sum(len(part) for piece in pieces for part in literals_of(piece)))
+        return joined(pieces, self.inquiry)
 
     def cut(self, value: Any, key: slice) -> Any:
         """Return `value[key]`, which needs a real text."""
@@ -76,6 +80,8 @@ def _method(name: str, filter_: Callable[..., Any]) -> Callable[..., Any]:
     def filtered(*args: Any, **kwargs: Any) -> Any:
         if type(args[at]) is not Symbol:
             return filter_(*args, **kwargs)
+        if at and args[0].autoescape:
+            raise ObservedError
         return getattr(args[at], name)(*args[at + 1 :], **kwargs)
 
     return filtered
@@ -89,10 +95,13 @@ def _passed(test: Any) -> Callable[..., bool]:
     return lambda value: type(value) is Symbol or bool(test(value))
 
 
-def _refused(test: Any) -> Callable[..., bool]:
-    def refused(left: Any, right: Any) -> bool:
-        if _has_symbol((left, right)):
-            raise ObservedError
-        return bool(test(left, right))
+def _unless_symbol(function: Any, *, at: int) -> Callable[..., Any]:
+    """Return the filter or test that sees no symbol from argument `at` on."""
 
-    return refused
+    @wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if _has_symbol((*args[at:], *kwargs.values())):
+            raise ObservedError
+        return function(*args, **kwargs)
+
+    return guarded

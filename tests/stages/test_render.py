@@ -294,18 +294,80 @@ def test_broken_tool_calls_are_the_rows_fault():
     assert out["detail"][0].startswith("ValueError: message 1: tool_calls is not JSON")
 
 
+SURROGATE = '[{"type": "function", "function": {"name": "look", "arguments": {"at": "\\ud83d"}}}]'
+
+
+def test_half_a_surrogate_pair_costs_its_row_alone():
+    template = Template(
+        name="tools",
+        source="{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}{{ m.tool_calls | tojson if m.tool_calls }}"
+        "{% if '!' in m.content %}{{ '\\ud800' }}{% endif %}</s>{% endfor %}",
+        control_tokens=("</s>",),
+    )
+    calling = [*say(("user", "Hi")), {"role": "assistant", "tool_calls": SURROGATE}]
+    asked, good = say(("user", "Hi!"), ("assistant", "Hello")), say(("user", "Hi"), ("assistant", "Hello"))
+    out = render_conversations(frame(calling, asked, good), Render(), template=template)
+    assert out["drop_reason"].to_list() == ["lone_surrogate", "lone_surrogate", None]
+    out = render_conversations(frame(good, tools=SURROGATE), Render(), template=template)
+    assert out["drop_reason"].to_list() == ["lone_surrogate"]
+
+
+FORGERIES = {
+    "long s": ("{{ m.content | upper if m.role == 'user' else m.content }}", "</\u017f>", "</S>"),
+    "dotless i": ("{{ m.content.upper() if m.role == 'user' else m.content }}", "<\u0131>", "<I>"),
+    "a refusal": (
+        "{% if messages[0].content|length < 9 and '<i>' not in messages[0].content %}{{ raise_exception('') }}{% endif %}"
+        "{{ m.content }}",
+        "a<i>",
+        "<i>",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_control_token_made_of_content_drops_the_row(name):
+    write, text, token = FORGERIES[name]
+    template = Template(
+        name=name, source="{% for m in messages %}" + write + token + "{% endfor %}", control_tokens=(token,)
+    )
+    rows = frame(*(say(("user", one), ("assistant", "Hi")) for one in (text, "Hello, you")))
+    out = render_conversations(rows, Render(), template=template)
+    assert out["drop_reason"].to_list() == ["control_token", None]
+
+
+def test_a_message_that_is_a_format_stays_the_messages():
+    template = Template(
+        name="format",
+        source="{% for m in messages %}{{ m.content.format('') if m.role == 'user' else m.content }}</s>{% endfor %}",
+        control_tokens=("</s>",),
+    )
+    assert render(template, *say(("user", "</{0}s>"), ("assistant", "Hi")))[0] == ("content", "user", 0, "</s>")
+
+
 def test_text_that_differs_from_plain_jinja_stops_the_build():
-    """Only tracing refuses `translate`, so here the two disagree."""
+    """Only plain Python returns the very object where nothing is added to it, so here the two disagree."""
     disputed = Template(
         name="disputed",
-        source="{% for m in messages %}{{ m.content }}{% endfor %}"
-        "{% if messages | length > 2 %}{{ 'a'.translate({}) }}{% endif %}",
+        source="{% for m in messages %}{{ m.content }}"
+        "{% if messages | length > 2 and (m.content + '') is sameas m.content %}!{% endif %}{% endfor %}",
     )
     conversation = frame(say(("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")))
-    with pytest.raises(RenderError, match="template disputed, row a:1: the tracing renderer gives SecurityError"):
+    with pytest.raises(RenderError, match="template disputed, row a:1: the tracing renderer gives other text"):
         render_conversations(conversation, Render(), template=disputed)
     out = render_conversations(conversation, Render(verify=0), template=disputed)
-    assert out["drop_reason"].to_list() == ["template_error"]
+    assert out["text"].to_list() == ["HiHelloBye"]
+
+
+def test_plain_jinja_is_not_asked_what_it_would_never_finish():
+    """Only tracing refuses `translate`: plain Jinja would go on and count to a hundred million."""
+    hostile = Template(
+        name="hostile",
+        source="{% for m in messages %}{{ m.content }}{% endfor %}{% if messages | length > 2 %}{{ 'a'.translate({}) }}"
+        "{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}{% endif %}",
+    )
+    conversation = frame(say(("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")))
+    out = render_conversations(conversation, Render(), template=hostile)
+    assert out["detail"].to_list() == ["SecurityError: a chat template cannot call translate on text"]
 
 
 def test_the_output_conforms_and_the_stage_is_pure():

@@ -7,7 +7,6 @@ one conversation alone, which must lose that conversation and no other. An attem
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
@@ -131,6 +130,13 @@ BOMBS = {
     "text escaped again and again": (
         "{% set ns = namespace(x='&' * 999) %}{% for i in range(99) %}{% set ns.x = ns.x | forceescape %}{% endfor %}"
     ),
+    "message doubled by +": (
+        "{% set ns = namespace(x=messages[1].content) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}"
+    ),
+    "message added in a loop": (
+        "{% set ns = namespace(x='') %}{% for i in range(90000) %}{% set ns.x = ns.x + messages[1].content %}{% endfor %}"
+    ),
+    "message written in a loop": "{% for i in range(90000) %}{% for m in messages %}{{ m.content }}{% endfor %}{% endfor %}",
     "list doubled by +": "{% set ns = namespace(x=[1]) %}{% for i in range(99) %}{% set ns.x = ns.x + ns.x %}{% endfor %}",
     "nested lists, written": NESTED + "{{ ns.x }}",
     "nested lists, as JSON": NESTED + "{{ ns.x | tojson }}",
@@ -158,6 +164,19 @@ BOMBS = {
     "nested tuples, looked up": TUPLES + "{{ messages[0][ns.x] }}",
     "nested tuples, looked up by get": TUPLES + "{{ messages[0].get(ns.x) }}",
     "nested tuples, compared": TUPLES + "{{ ns.x == ns.y }}",
+    "nested lists, by a macro": (
+        "{% macro m() %}{% set ns.x = varargs %}{% endmacro %}{% macro n() %}{% set ns.y = kwargs %}{% endmacro %}"
+        "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{{ m(ns.x, ns.x) }}{{ n(a=ns.y, b=ns.y) }}"
+        "{% endfor %}{{ ns.x == ns.y }}"
+    ),
+    "nested dicts, by dict": (
+        "{% set ns = namespace(x={}, y={}) %}{% for i in range(40) %}{% set ns.x = dict(a=ns.x, b=ns.x) %}"
+        "{% set ns.y = dict.fromkeys('ab', ns.y) %}{% endfor %}{{ ns.x == ns.y }}"
+    ),
+    "nested lists, by batches": (
+        "{% set ns = namespace(x=[1, 1], y=[1, 1]) %}{% for i in range(40) %}{% set ns.x = (ns.x * 2) | batch(2) | list %}"
+        "{% set ns.y = (ns.y * 2) | batch(2) | list %}{% endfor %}{{ ns.x == ns.y }}"
+    ),
     "nested dicts, compared": (
         "{% set ns = namespace(x={}, y={}) %}{% for i in range(40) %}{% set ns.x = {1: ns.x, 2: ns.x} %}"
         "{% set ns.y = {1: ns.y, 2: ns.y} %}{% endfor %}{{ ns.x == ns.y }}"
@@ -273,28 +292,6 @@ BROKEN = {
     "a NUL in a name": "{{ a\0b }}",
 }
 
-SHARED = (
-    *("compared", "ordered", "sought", "tested", "selected", "counted", "indexed", "changed"),
-    *("in an error", "as a missing key", "as a missing attribute", "hashed", "looked up", "looked up by get"),
-)
-_SHARED = "a container that holds another twice is walked as if it held two: 2^40 steps that nobody counts"
-_SOUGHT = "the length of a text that is searched is not charged"
-_VERIFY = "the untraced rendering, which the first rows are compared with, has no limits"
-OPEN: dict[str, str] = {
-    **{name: _SHARED for name in BOMBS if name.startswith("nested") and name.rpartition(", ")[2] in SHARED},
-    **dict.fromkeys(("search in a loop", "find in a loop", "count in a loop", "a test in a loop"), _SOUGHT),
-    **{name: _VERIFY for name in BOMBS if "for plain Jinja: identity" in name},
-    "generators over generators": "twenty thousand generators, one in another, overflow the stack when they are freed",
-    "expandtabs of many": "the number of tabs is not charged, only the width of one",
-    "filter round, of a whole number": "a negative precision is not looked at: 10 ** 999999999",
-    "filter wordwrap": "the length of what joins the lines is not charged",
-    "JSON separators": "the length of the separators is not charged",
-    "text doubled by ~": "the symbolic rendering joins texts without charging for them",
-    "text doubled by set blocks": "the symbolic rendering joins texts without charging for them",
-    "thirty loops in each other": "Python's SyntaxError for too many nested blocks is not caught",
-}
-"""Of all these: not contained yet, and why."""
-
 JAIL = """
 import json, resource, signal, sys, time
 
@@ -366,8 +363,6 @@ def verdicts(home: Path) -> Verdicts:
     out: Verdicts = {}
     jail = start_jail()
     for name, whole in KEYS:
-        if name in OPEN:
-            continue
         assert jail.stdin is not None
         assert jail.stdout is not None
         jail.stdin.write(json.dumps([CASES[name].replace(BAIT, str(home / BAIT)), whole]) + "\n")
@@ -402,13 +397,7 @@ def loses_one_row(verdict: Verdict, *, may_find_nothing: bool) -> None:
     assert len(verdict["details"][1]) < 1000
 
 
-def cases(names: Iterable[str]) -> list[Any]:
-    """Return the names as parameters; an open one is known to fail, and would take its time to do so."""
-    marks = {name: [pytest.mark.xfail(reason=reason, run=False)] for name, reason in OPEN.items()}
-    return [pytest.param(name, marks=marks.get(name, [])) for name in names]
-
-
-@pytest.mark.parametrize("name", cases(ESCAPES))
+@pytest.mark.parametrize("name", ESCAPES)
 def test_an_escape_is_refused_or_finds_nothing(name: str, verdicts: Verdicts):
     alone, within = verdicts[name, True], verdicts[name, False]
     is_contained(alone)
@@ -420,7 +409,7 @@ def test_an_escape_is_refused_or_finds_nothing(name: str, verdicts: Verdicts):
         loses_one_row(within, may_find_nothing=True)
 
 
-@pytest.mark.parametrize("name", cases(BOMBS))
+@pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_by_name_and_loses_one_row(name: str, verdicts: Verdicts):
     alone, within = verdicts[name, True], verdicts[name, False]
     is_contained(alone)
@@ -429,14 +418,14 @@ def test_a_bomb_is_refused_by_name_and_loses_one_row(name: str, verdicts: Verdic
     loses_one_row(within, may_find_nothing=False)
 
 
-@pytest.mark.parametrize("name", cases(BROKEN))
+@pytest.mark.parametrize("name", BROKEN)
 def test_a_template_that_does_not_compile_is_refused_by_name(name: str, verdicts: Verdicts):
     is_contained(verdicts[name, True])
     assert "the hostile one" in verdicts[name, True]["refused"]
 
 
 def test_no_file_was_made(home: Path, verdicts: Verdicts):
-    assert len(verdicts) == 2 * len(CASES.keys() - OPEN.keys())
+    assert len(verdicts) == 2 * len(CASES)
     assert not (home / BAIT).exists()
 
 

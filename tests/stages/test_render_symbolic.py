@@ -133,6 +133,39 @@ def test_a_conversation_too_large_for_its_template_is_refused_in_any_company():
         assert [chats[row] is large for row in range(2)] == out["drop_reason"].is_not_null().to_list()
 
 
+LOOKING = ("'s' in m.content", "m.content == '</s>'", "m.content.endswith('>')", "m.content is in ['</s>']")
+
+
+@pytest.mark.parametrize("question", LOOKING)
+def test_a_text_cannot_ask_for_a_control_token_by_spelling_it(question):
+    source = "{% for m in messages %}{% if " + question + " %}</s>{% endif %}{{ m.content }}</s>{% endfor %}"
+    template = Template(name=question, source=source, control_tokens=("</s>",))
+    out = assert_the_same(frame(*(say(("user", text), ("assistant", "b")) for text in ("</s>", "so>", "b"))), template)
+    assert out["drop_reason"].to_list() == ["control_token", None, None]
+
+
+def test_what_an_assistant_repeats_otherwise_is_looked_at_in_its_own_text():
+    source = (
+        "{% for m in messages %}{{ m.content | trim }}</s>"
+        "{% if messages|length > 2 %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    template = Template(name="repeats", source=source, control_tokens=("</s>",))
+    assert_the_same(
+        frame(*(say(("user", "a"), ("assistant", text), ("user", "b")) for text in ("c", " c", "d\n"))), template
+    )
+
+
+def test_a_text_may_be_stripped_a_thousand_times():
+    source = (
+        "{% for m in messages %}{% set ns = namespace(t=m.content) %}{% for i in range(1000) %}"
+        "{% set ns.t = ns.t.strip().lstrip('\\n') %}{% endfor %}{{ ns.t }}</s>{% endfor %}"
+    )
+    template = Template(name="stripped", source=source, control_tokens=("</s>",))
+    assert assert_the_same(frame(say(("user", " a"), ("assistant", "\nb "))), template)["text"].to_list() == [
+        "a</s>b</s>"
+    ]
+
+
 # What follows is the proof that no way of looking into a text goes unnoticed: every filter, test, method and operator there is.
 ARGUMENTS = ("", "1", "'a'", "'a', 'b'", "m.content", "'content'", "attribute='content'")
 SIGNS = ("<", ">", "<=", ">=", "==", "!=", "in", "not in", "+", "*", "%", "~", "and", "or", "/", "//", "-", "**")
@@ -174,6 +207,8 @@ m.content[-1]
 m.content[1:]
 m.content['upper']()
 m.content.nothing
+'one' if (m.content | attr('upper')) is defined else 'none'
+(m.content | attr('strip'))()
 -m.content
 m.content if m.content else 'none'
 not m.content
@@ -240,6 +275,9 @@ STATEMENTS = [
     "{% if loop.first and m.content %}{{ m.content }}{% else %}{{ m.content }}{{ m.content }}{% endif %}",
     "{% generation %}{{ m.content }}{% endgeneration %}",
     "{% autoescape true %}{{ m.content }}{% endautoescape %}",
+    "{% set ns = namespace(t='') %}{% autoescape true %}{% set ns.t = m.content | replace('zz', 'b') %}{% endautoescape %}"
+    "{{ ns.t }}",
+    "{% autoescape true %}{% if (m.content | replace('zz', 'b')) == 'A&lt;' %}1{% endif %}{% endautoescape %}",
 ]
 TEXTS = (("a", "b"), ("b", "a"), ("ab", "a"), (" a", "b "), ("1", "2"), ("A<", "a"))
 
