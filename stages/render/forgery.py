@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from stages.render.inputs import Message
 from stages.render.renderer import FAILURES
@@ -13,6 +13,9 @@ from stages.render.traced import Span
 
 Write = Callable[[Sequence[Message], str | None], tuple[str, Sequence[Span]]]
 """Renders messages and tools; returns the text and who wrote it."""
+
+_HARMLESS: Final = "\ufdd0"
+"""A character that no template asks for, for Unicode has none there."""
 
 
 def forged(
@@ -75,8 +78,8 @@ def _defused(
     def plain(text: str | None) -> str | None:
         if not text or not spelled((text,), tokens):
             return text
-        defused = pattern.sub(lambda match: "x" * len(match.group()), text)
-        return "x" * len(text) if spelled((defused,), tokens) else defused
+        defused = pattern.sub(lambda match: _HARMLESS * len(match.group()), text)
+        return _HARMLESS * len(text) if spelled((defused,), tokens) else defused
 
     def deep(value: Any) -> Any:
         if isinstance(value, str):

@@ -11,8 +11,10 @@ from stages.render.skeleton import Skeleton, skeleton
 from stages.render.symbol import Inquiry, ObservedError, Question
 from stages.render.views import fields_of, role_of
 
-MAX_ENDS: Final = 20_000
-"""Ends that are remembered; a tree that grows beyond is forgotten as a whole, which changes no result."""
+MAX_WEIGHT: Final = 300_000
+"""Questions and parts that are remembered, of some 200 bytes each; beyond, all is forgotten, which changes no result."""
+PATIENCE: Final = 3
+"""Of so many conversations of one form that go unknown ways, one is explored: that costs as much as rendering five."""
 
 
 class Branch:
@@ -39,7 +41,13 @@ class Paths:
     def __init__(self, renderer: Renderer, boundaries: Boundaries, shape: Shape, config: Render) -> None:
         self.renderer, self.boundaries, self.shape, self.config = renderer, boundaries, shape, config
         self.roots: dict[bytes, Node] = {}
-        self.n_ends = 0
+        self.weight = 0
+        self._strangers: dict[bytes, int] = {}
+
+    def is_worth_exploring(self, form: bytes) -> bool:
+        """Count one more conversation of a form that goes an unknown way; tell whether to explore it."""
+        n_strangers = self._strangers[form] = self._strangers.get(form, 0) + 1
+        return n_strangers % PATIENCE == 0
 
     def explore(self, form: bytes, texts: dict[tuple[int, str], str]) -> Node:
         """Render one conversation of `form` symbolically; return, and remember, where its way ends.
@@ -61,10 +69,11 @@ class Paths:
         return end
 
     def _remember(self, form: bytes, path: Sequence[tuple[Question, bool]], end: Node) -> None:
-        if self.n_ends >= MAX_ENDS:
+        if self.weight >= MAX_WEIGHT:
             self.roots.clear()
-            self.n_ends = 0
-        self.n_ends += 1
+            self._strangers.clear()
+            self.weight = 0
+        self.weight += 1 + len(path) + (len(end.parts) if isinstance(end, Skeleton) else 0)
         if not path:
             self.roots[form] = end
             return

@@ -37,6 +37,7 @@ class Rows:
             number = self._numbers[id(skeleton)] = len(self.skeletons)
             self.skeletons.append(skeleton)
         self.skeleton_of[row] = number
+        self.refusals.pop(row, None)
 
     def add(self, row: int, text: bytes, spans: Sequence[tuple[int, int, int, int]], notes: Sequence[str]) -> None:
         """Give a row its text as UTF-8, spans (start, end, class, message) and notes."""

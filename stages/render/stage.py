@@ -91,7 +91,7 @@ class _Shard:
 
     def render(self) -> pl.DataFrame:
         explored, others = self._follow()
-        self._render_rows(others)
+        explored += [row for row in self._render_rows(others) if self._follow_by_symbols(row)]
         self._render_rows(self.rows.larger_than(self._size_limits()))
         columns = self.rows.columns()
         verified = (row for row in range(self.frame.height) if row not in self.refused_here)
@@ -101,10 +101,7 @@ class _Shard:
 
     def _follow(self) -> tuple[list[int], list[int]]:
         """Send each row on its way; return the rows that opened a new one, and those that must be rendered by their text."""
-        paths, texts = self.program.paths, self.views.texts
-        forms = self.views.forms.tobytes()
-        n_messages = self.ends - self.firsts
-        is_long = ((n_messages > MAX_FORM) | self.frame["tools"].is_not_null().to_numpy()).tolist()
+        paths, texts, forms, has_form = self.program.paths, self.views.texts, self.forms, self.has_form
         explored: list[int] = []
         others: list[int] = []
         follow = self.rows.follow
@@ -112,11 +109,11 @@ class _Shard:
         # A loop over rows: each goes its own way, though mostly one that is known.
         for row, last in enumerate(self.ends.tolist()):
             form = forms[first:last]
-            node: Node | None = "unknown" if is_long[row] or ODD in form else paths.roots.get(form)
+            node: Node | None = paths.roots.get(form) if has_form[row] and ODD not in form else "unknown"
             while type(node) is Branch:
                 text = texts[node.view][first + node.message]
                 node = node.yes if node.answer(text, node.literal) else node.no
-            if node is None:
+            if node is None and paths.is_worth_exploring(form):
                 node = paths.explore(form, self._texts(form, first))
                 explored += [row] if type(node) is Skeleton else []
             if type(node) is Skeleton and not (node.is_asked and self._spells_control(form, first)):
@@ -125,6 +122,33 @@ class _Shard:
                 others.append(row)
             first = last
         return explored, others
+
+    def _follow_by_symbols(self, row: int) -> bool:
+        """Send a row on its way that cost too much by its own text; return whether it has one.
+
+        On its way it costs nothing: whether it is refused must not depend on how many others went there before.
+        """
+        first = int(self.firsts[row])
+        form = self.forms[first : int(self.ends[row])]
+        if not self.has_form[row] or ODD in form:
+            return False
+        node = self.program.paths.explore(form, self._texts(form, first))
+        if type(node) is not Skeleton or (node.is_asked and self._spells_control(form, first)):
+            return False
+        self.rows.follow(row, node)
+        self.refused_here.discard(row)
+        return True
+
+    @cached_property
+    def forms(self) -> bytes:
+        """Return the code of each message."""
+        return self.views.forms.tobytes()
+
+    @cached_property
+    def has_form(self) -> list[bool]:
+        """Return which rows have no tools and few messages: if these have codes, others may go the same way."""
+        is_short = self.ends - self.firsts <= MAX_FORM
+        return (is_short & self.frame["tools"].is_null().to_numpy()).tolist()  # type: ignore[no-any-return]
 
     def _spells_control(self, form: bytes, first: int) -> bool:
         """Tell whether a text may make the template write a control token: `forged` then has to look."""
@@ -135,13 +159,13 @@ class _Shard:
         fields = ((message, field) for message, code in enumerate(form) for field in fields_of(code))
         return {(message, field): self.messages[field][first + message] for message, field in fields}
 
-    def _render_rows(self, rows: list[int]) -> None:
-        conversations = self._conversations(rows)
-        for row, messages in zip(rows, conversations, strict=True):
-            self._render_row(row, messages, self.frame["tools"][row])
+    def _render_rows(self, rows: list[int]) -> list[int]:
+        """Render some rows by their own text; return those that cost too much."""
+        conversations = zip(rows, self._conversations(rows), strict=True)
+        return [row for row, messages in conversations if not self._render_row(row, messages, self.frame["tools"][row])]
 
-    def _render_row(self, row: int, messages: list[Message], tools: str | None) -> None:
-        """Render one conversation by its own text."""
+    def _render_row(self, row: int, messages: list[Message], tools: str | None) -> bool:
+        """Render one conversation by its own text; return whether that was within its limits."""
         program = self.program if tools is None else self.with_tools
 
         def write(messages: Sequence[Message], tools: str | None) -> tuple[str, Sequence[Span]]:
@@ -154,6 +178,7 @@ class _Shard:
             token = forged(messages, tools, text, written, program.controls, write)
         except LimitError as error:
             self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
+            return False
         except UnicodeEncodeError:
             detail = (
                 "the text holds half of a surrogate pair, from an escape in JSON text or of the template; no text can"
@@ -166,10 +191,11 @@ class _Shard:
             if token is not None:
                 detail = f"the template writes a control token, {token!r}, that only the conversation can have spelled"
                 self._refuse_here(row, DropReason.CONTROL_TOKEN, detail)
-                return
+                return True
             roles = [message.role for message in messages]
             spans = partition(text, written, roles, program.known.boundaries)
             self.rows.add(row, encoded, spans, notes_of(messages, tools, written))
+        return True
 
     def _refuse_here(self, row: int, reason: DropReason, detail: str) -> None:
         self.refused_here.add(row)

@@ -1,6 +1,7 @@
 """One render for all conversations of a form: it must be the render that each of them would have had."""
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
@@ -12,7 +13,7 @@ from jinja2.tests import TESTS
 from polars.testing import assert_frame_equal
 
 from schemas.assets import Template
-from stages.render import Render, render_conversations, stage
+from stages.render import Render, paths, render_conversations, stage
 from stages.render.builtin import load, names
 from stages.render.symbol import METHODS, Inquiry, ObservedError, Question, Slot, Symbol, View
 from tests.stages.render_templates import ALL
@@ -45,6 +46,14 @@ TEXT = st.one_of(
     st.text(min_size=1, max_size=12),
 ).filter(lambda text: "\0" not in text)
 CHAT = st.tuples(st.booleans(), st.lists(st.tuples(TEXT, TEXT, st.one_of(st.none(), TEXT)), min_size=1, max_size=4))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _impatient() -> Iterator[None]:
+    """Explore every way at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(paths, "PATIENCE", 1)
+        yield
 
 
 def chat(with_system: bool, turns: list[tuple[str, str, str | None]]) -> list[dict[str, Any]]:
@@ -94,6 +103,44 @@ def test_a_form_is_rendered_once_for_all_its_conversations():
     out = assert_the_same(rows, template)
     assert out["text"][49] == "[user]question 49</s>[assistant]answer 49</s>"
     assert len(ends(template)) == 1
+
+
+def test_a_way_is_explored_once_others_have_gone_it(monkeypatch):
+    monkeypatch.setattr(paths, "PATIENCE", 3)
+    source = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}</s>{% endfor %}"
+    template = Template(name="patient", source=source, control_tokens=("</s>",))
+    chats = [say(("user", f"question {n}"), ("assistant", f"answer {n}\n")) for n in range(4)]
+    for n_ends, conversation in zip((0, 0, 1, 1), chats, strict=True):
+        assert render_conversations(frame(conversation), Render(), template=template)["text"].null_count() == 0
+        assert len(ends(template)) == n_ends
+
+
+def test_what_is_known_is_forgotten_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(paths, "MAX_WEIGHT", 20)
+    source = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    template = Template(name="forgetful", source=source, control_tokens=("</s>",))
+    rows = frame(*([*say(("user", "q"), ("assistant", "a"))] * n for n in range(1, 9)))
+    assert_the_same(rows, template)
+    assert stage.program(template, Render()).paths.weight < 20 + 40
+
+
+def test_a_row_is_refused_for_its_cost_in_any_company(monkeypatch):
+    """By its own text it costs more than it may, on its way nothing: it goes its way, be it explored or not."""
+    monkeypatch.setattr(paths, "PATIENCE", 3)
+    source = (
+        "{% for m in messages %}{% if messages|length > 2 %}{% for i in range(300) %}{% set x = m.content.strip() %}"
+        "{% endfor %}{% endif %}{{ m.content }}</s>{% endfor %}"
+    )
+    template = Template(name="costly", source=source, control_tokens=("</s>",))
+    conversation = say(("user", "q" * 900), ("assistant", "a" * 900), ("user", "!"))
+    for n_rows in (1, 2, 9):
+        stage._made.cache_clear()
+        out = render_conversations(frame(*[conversation] * n_rows), Render(max_steps=6000), template=template)
+        assert out["drop_reason"].null_count() == n_rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "MAX_FORM", -1)
+        out = render_conversations(frame(conversation), Render(max_steps=6000, verify=0), template=template)
+    assert "took more than" in out["detail"][0]
 
 
 def test_each_answer_to_a_templates_question_has_a_way_of_its_own():
