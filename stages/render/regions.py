@@ -93,18 +93,31 @@ def _without_echoes(text: str, written: Sequence[Span], roles: Sequence[str], bo
     out: list[Span] = []
     known: dict[int, list[str]] = {}
     ends: dict[int, int] = {}
+    bare = ""
     for first, end, who in written:
         message = who >> 2
         if message >= 0 and roles[message] == "assistant":
-            found, after = _find_stop(text, ends.get(message, first), first, boundaries)
-            has_prompt = bool(boundaries.header) and boundaries.header in text[after:first]
-            if found < after and not has_prompt and any(text[first:end] in own for own in known.get(who, ())):
-                out.append((first, end, NO_MESSAGE << 2 | who & 3))
-                continue
+            if any(text[first:end] in own for own in known.get(who, ())):
+                bare = bare or _bare(text, written)
+                found, after = _find_stop(bare, ends[message], first, boundaries)
+                has_prompt = bool(boundaries.header) and boundaries.header in bare[after:first]
+                if found < after and not has_prompt:
+                    out.append((first, end, NO_MESSAGE << 2 | who & 3))
+                    continue
             ends[message] = end
             known.setdefault(who, []).append(text[first:end])
         out.append((first, end, who))
     return out
+
+
+def _bare(text: str, written: Sequence[Span]) -> str:
+    """Return `text` with a NUL for each character that is not the template's: no message can spell a stop."""
+    pieces: list[str] = []
+    at = 0
+    for first, end, _ in written:
+        pieces += (text[at:first], "\0" * (end - first))
+        at = end
+    return "".join((*pieces, text[at:]))
 
 
 def _given(at: int, asked: int, answered: int, message: int) -> list[tuple[int, int, int, int]]:

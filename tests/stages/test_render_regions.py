@@ -93,6 +93,11 @@ def test_a_name_that_stands_again_behind_its_turn_is_no_messages():
     ]
 
 
+def test_a_stop_that_a_user_spells_ends_no_turn():
+    written = [(0, 3, origin(0, CONTENT)), (3, 8, origin(1, CONTENT)), (8, 11, origin(0, CONTENT))]
+    assert partition("YesnoENDYes", written, ["assistant", "user"], CHAT) == [(0, 3, 0, 0), (3, 8, 0, 1), (8, 11, 0, 0)]
+
+
 def test_what_a_turn_says_for_the_first_time_behind_its_stop_goes_on_with_it():
     text = "q<A>fENDrg"
     written = [
