@@ -51,14 +51,20 @@ WHOLE: Final = (TracedDict, TracedList, TracedInt, TracedFloat)
 
 def trace(value: Any, who: int) -> Any:
     """Return a copy of a JSON value in which everything is traced to `who`, except true, false and null."""
+    return _trace(value, who, {})
+
+
+def _trace(value: Any, who: int, texts: dict[str, str]) -> Any:
     out: Any
     kind = type(value)
     if kind is str:
-        return whole(value, who)
+        if value not in texts:
+            texts[value] = whole(value, who)  # the same few words stand in every schema
+        return texts[value]
     if kind is dict:
-        out = TracedDict({whole(key, who): trace(item, who) for key, item in value.items()})
+        out = TracedDict({_trace(key, who, texts): _trace(item, who, texts) for key, item in value.items()})
     elif kind is list:
-        out = TracedList([trace(item, who) for item in value])
+        out = TracedList([_trace(item, who, texts) for item in value])
     elif kind is int:
         out = TracedInt(value)
     elif kind is float:

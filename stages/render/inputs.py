@@ -9,6 +9,8 @@ from stages.render.containers import trace
 from stages.render.symbol import Inquiry, Slot, Symbol, View
 from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, TOOLS, origin, whole
 
+MANY_TOOLS: Final = 4_000
+"""Characters of tool schemas of which few are kept parsed."""
 FIELDS: Final = ("role", "content", "reasoning", "tool_calls", "tool_call_id", "name")
 
 
@@ -109,7 +111,14 @@ def _arguments(arguments: Any, shape: Shape) -> Any:
     return parsed if isinstance(parsed, dict) else arguments
 
 
-@lru_cache(maxsize=256)
 def tools_of(text: str, *, tracing: bool) -> Any:
-    """Parse tool schemas; the result is shared, and a sandboxed template cannot change it."""
+    """Parse tool schemas; the result may be shared, and a sandboxed template cannot change it."""
+    return (_few_tools if len(text) < MANY_TOOLS else _many_tools)(text, tracing)
+
+
+def _parsed(text: str, tracing: bool) -> Any:
     return trace(json.loads(text), TOOLS) if tracing else json.loads(text)
+
+
+# Parsed, a text takes some thirty times its size.
+_few_tools, _many_tools = lru_cache(maxsize=256)(_parsed), lru_cache(maxsize=4)(_parsed)

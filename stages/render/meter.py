@@ -62,23 +62,22 @@ class Meter:
 
     def weigh(self, value: Any) -> None:
         """Charge for the text that `value` becomes when written out, however deeply it repeats itself."""
-        total = 0
+        total = steps = 0
         stack = [value]
-        while stack:
+        while stack and total <= self.size and steps <= self.steps:
             item = stack.pop()
             if isinstance(item, str):
                 total += len(item)
             elif isinstance(item, dict):
-                stack += item.keys()
+                stack += item
                 stack += item.values()
             elif isinstance(item, (list, tuple, set, frozenset)):
                 stack += item
             else:
                 total += 1
                 continue
-            self.charge(1)
-            if total > self.size:
-                self.made(total)
+            steps += 1
+        self.charge(steps)
         self.made(total)
 
     def result(self, value: Any) -> Any:
