@@ -46,6 +46,8 @@ class Paths:
 
     def is_worth_exploring(self, form: bytes) -> bool:
         """Count one more conversation of a form that goes an unknown way; tell whether to explore it."""
+        if form not in self._strangers:
+            self._make_room(1)
         n_strangers = self._strangers[form] = self._strangers.get(form, 0) + 1
         return n_strangers % PATIENCE == 0
 
@@ -68,12 +70,15 @@ class Paths:
         self._remember(form, inquiry.path, end)
         return end
 
-    def _remember(self, form: bytes, path: Sequence[tuple[Question, bool]], end: Node) -> None:
+    def _make_room(self, weight: int) -> None:
         if self.weight >= MAX_WEIGHT:
             self.roots.clear()
             self._strangers.clear()
             self.weight = 0
-        self.weight += 1 + len(path) + (len(end.parts) if isinstance(end, Skeleton) else 0)
+        self.weight += weight
+
+    def _remember(self, form: bytes, path: Sequence[tuple[Question, bool]], end: Node) -> None:
+        self._make_room(1 + len(path) + (len(end.parts) if isinstance(end, Skeleton) else 0))
         if not path:
             self.roots[form] = end
             return
