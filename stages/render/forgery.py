@@ -53,8 +53,13 @@ def spelled(texts: Iterable[str], tokens: tuple[str, ...]) -> bool:
     if not tokens:
         return False
     # Folded text and a plain pattern: one that ignores case is searched ten times slower.
-    pattern = _pattern(tuple(map(_folded, tokens)))
+    pattern = _folded_pattern(tokens)
     return any(pattern.search(_folded(text)) for text in texts)
+
+
+@lru_cache(maxsize=32)
+def _folded_pattern(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return _pattern(tuple(map(_folded, tokens)))
 
 
 def _folded(text: str) -> str:
