@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 
-from stages.render.inputs import Shape
 from stages.render.regions import Boundaries
 from stages.render.renderer import FAILURES, Renderer
 from stages.render.settings import Render
@@ -38,8 +37,8 @@ Node: TypeAlias = Branch | Skeleton | Literal["unknown"]
 class Paths:
     """What is known of one template. Its knowledge depends on the template alone, never on the order of conversations."""
 
-    def __init__(self, renderer: Renderer, boundaries: Boundaries, shape: Shape, config: Render) -> None:
-        self.renderer, self.boundaries, self.shape, self.config = renderer, boundaries, shape, config
+    def __init__(self, renderer: Renderer, boundaries: Boundaries, config: Render) -> None:
+        self.renderer, self.boundaries, self.config = renderer, boundaries, config
         self.roots: dict[bytes, Node] = {}
         self.weight = 0
         self._strangers: dict[bytes, int] = {}

@@ -1,11 +1,10 @@
 """Conversations become text, and every character keeps its author."""
 
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate, islice, pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -16,10 +15,10 @@ from stages.render.forgery import forged, spelled
 from stages.render.inputs import FIELDS, Message
 from stages.render.meter import LimitError
 from stages.render.notes import notes_of
-from stages.render.paths import Branch, Node, Paths
-from stages.render.probe import Probe, probe
+from stages.render.paths import Branch, Node
+from stages.render.program import for_tools, program
 from stages.render.regions import partition
-from stages.render.renderer import FAILURES, Renderer, describe, renderer
+from stages.render.renderer import FAILURES, describe
 from stages.render.rows import Rows
 from stages.render.scoped import apply_scoped
 from stages.render.settings import Render, RenderError
@@ -41,33 +40,10 @@ def render_conversations(frame: pl.DataFrame, config: Render, *, template: Templ
 
     The template is run once, on symbols, for each form of conversation and each way that it takes through itself; all
     conversations that go the same way are then written at once. Where it looks into a text more closely, it is run on that
-    conversation's own text, traced. Both are compared with plain Jinja: the first conversation of every new way, and the
+    conversation's own text, traced. Both are compared with plain Jinja: one conversation of every way that is explored, and the
     first `verify` rows. Raises RenderError if the template cannot be used, or if one of these differs.
     """
     return _Shard(frame, config, template).render()
-
-
-class Program(NamedTuple):
-    """A template ready to run."""
-
-    compiled: Renderer
-    known: Probe
-    paths: Paths
-    controls: tuple[str, ...]
-    """Control tokens, which only the template itself may write."""
-
-
-def program(template: Template, config: Render) -> Program:
-    """Return a template's program, made once per process with all that is learned of it."""
-    return _made(msgspec.msgpack.encode((template, config)))
-
-
-@lru_cache(maxsize=8)
-def _made(encoded: bytes) -> Program:
-    template, config = msgspec.msgpack.decode(encoded, type=tuple[Template, Render])
-    compiled, known = renderer(template, config), probe(template, config)
-    paths = Paths(compiled, known.boundaries, known.shape, config)
-    return Program(compiled, known, paths, (*template.control_tokens, *template.plain_control_tokens))
 
 
 class _Shard:
@@ -76,7 +52,7 @@ class _Shard:
     def __init__(self, frame: pl.DataFrame, config: Render, template: Template) -> None:
         self.frame, self.config = frame, config
         self.program = program(template, config)
-        self.with_tools = program(_for_tools(template), config)
+        self.with_tools = program(for_tools(template), config)
         column = frame.get_column("messages")
         # All messages, one row each: a Python dictionary per message would cost more than rendering it.
         self.messages = column.filter(column.list.len() > 0).explode().struct.unnest()
@@ -246,13 +222,6 @@ class _Shard:
                 " it must give what plain Jinja gives. This is a defect of the renderer: set [render] template to another one"
                 " until it is mended"
             )
-
-
-def _for_tools(template: Template) -> Template:
-    """Return the template of conversations with tools."""
-    if not template.tool_use:
-        return template
-    return msgspec.structs.replace(template, source=template.tool_use, tool_use="", name=f"{template.name}, tool_use")
 
 
 def _first_difference(left: str, right: str) -> int:

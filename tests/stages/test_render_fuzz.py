@@ -9,7 +9,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from schemas.assets import Template
-from stages.render import Render, RenderError, paths, render_conversations, stage
+from stages.render import Render, RenderError, paths, program, render_conversations, stage
 from stages.render.inputs import Message
 from stages.render.renderer import FAILURES
 from tests.stages.test_render import frame
@@ -171,9 +171,9 @@ def assert_all_ways_agree(template: Template, chats: list[list[dict[str, Any]]])
     assert_frame_equal(out, traced)
     backwards = list(range(rows.height))[::-1]
     assert_frame_equal(render(rows[backwards]), out[backwards])
-    stage._made.cache_clear()
+    program._made.cache_clear()
     assert_frame_equal(pl.concat([render(rows[row]) for row in range(0, len(chats), 3)]), out.gather_every(3))
-    compiled, known, *_ = stage.program(template, config)
+    compiled, known, *_ = program.program(template, config)
     for chat, row in zip(chats, out.to_dicts(), strict=True):
         if row["drop_reason"] == "control_token" or "LimitError" in (row["detail"] or ""):
             continue  # plain Jinja knows neither

@@ -13,7 +13,7 @@ from jinja2.tests import TESTS
 from polars.testing import assert_frame_equal
 
 from schemas.assets import Template
-from stages.render import Render, paths, render_conversations, stage
+from stages.render import Render, paths, program, render_conversations, stage
 from stages.render.builtin import load, names
 from stages.render.symbol import METHODS, Inquiry, ObservedError, Question, Slot, Symbol, View
 from tests.stages.render_templates import ALL
@@ -79,7 +79,7 @@ def assert_the_same(rows: pl.DataFrame, template: Template) -> pl.DataFrame:
 def ends(template: Template) -> list[object]:
     """Return what the ways through a template that are known so far end in."""
     found: list[object] = []
-    waiting: list[Any] = list(stage.program(template, Render()).paths.roots.values())
+    waiting: list[Any] = list(program.program(template, Render()).paths.roots.values())
     while waiting:
         node = waiting.pop()
         if isinstance(node, stage.Branch):
@@ -121,7 +121,7 @@ def test_what_is_known_is_forgotten_before_it_fills_the_memory(monkeypatch):
     template = Template(name="forgetful", source=source, control_tokens=("</s>",))
     rows = frame(*([*say(("user", "q"), ("assistant", "a"))] * n for n in range(1, 9)))
     assert_the_same(rows, template)
-    assert stage.program(template, Render()).paths.weight < 20 + 40
+    assert program.program(template, Render()).paths.weight < 20 + 40
 
 
 def test_a_row_is_refused_for_its_cost_in_any_company(monkeypatch):
@@ -134,7 +134,7 @@ def test_a_row_is_refused_for_its_cost_in_any_company(monkeypatch):
     template = Template(name="costly", source=source, control_tokens=("</s>",))
     conversation = say(("user", "q" * 900), ("assistant", "a" * 900), ("user", "!"))
     for n_rows in (1, 2, 9):
-        stage._made.cache_clear()
+        program._made.cache_clear()
         out = render_conversations(frame(*[conversation] * n_rows), Render(max_steps=6000), template=template)
         assert out["drop_reason"].null_count() == n_rows
     with pytest.MonkeyPatch.context() as patch:
@@ -165,7 +165,7 @@ def test_what_is_learned_does_not_depend_on_the_order_of_conversations():
     whole = render_conversations(frame(*chats), Render(), template=template)
     for seed in range(3):
         order = random.Random(seed).sample(range(len(chats)), len(chats))
-        stage._made.cache_clear()
+        program._made.cache_clear()
         shuffled = render_conversations(frame(*(chats[at] for at in order)), Render(), template=template)
         for name in ("text", "spans", "notes", "drop_reason"):
             assert_frame_equal(shuffled.select(name), whole[order].select(name))
