@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Final
 
+from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.nodes import EvalContext
 from jinja2.utils import pass_eval_context
@@ -48,6 +49,7 @@ def tracing(meter: Meter, text: Callable[[Any], str]) -> dict[str, Filter]:
         "replace": _replace(meter, text),
         "safe": _safe,
         "string": _string(text),
+        "striptags": _striptags(chosen["striptags"]),
         "tojson": _tojson(meter),
         "trim": _trim(meter, text),
     }
@@ -86,6 +88,15 @@ def _string(text: Callable[[Any], str]) -> Filter:
         return value if isinstance(value, str) else text(value)
 
     return string
+
+
+def _striptags(bounded: Filter) -> Filter:
+    def striptags(value: Any) -> str:
+        if spans_of(value):
+            raise SecurityError("a chat template cannot call striptags on a message: it decodes, be it a control token")
+        return bounded(value)  # type: ignore[no-any-return]
+
+    return striptags
 
 
 def _tojson(meter: Meter) -> Filter:

@@ -25,7 +25,7 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     scoped: tuple[Scoped, ...] = ()
     """Rules that weigh parts of messages: {pattern, weight, role, class}; see docs/masks.md."""
     verify: int = 16
-    """How many rows of each shard are compared with what plain Jinja makes of them, besides one of each way through the template."""
+    """How many rows of each shard are compared with plain Jinja, besides one of each way through the template."""
     max_steps: int = 200_000
     """Steps that a template may take on one conversation, besides 16 for each of its characters."""
     max_output_ratio: float = 4.0

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+from jinja2.exceptions import SecurityError
 from numpy.typing import NDArray
 
 from schemas.assets import Template
@@ -155,6 +156,8 @@ class _Shard:
         except LimitError as error:
             self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
             return False
+        except SecurityError as error:  # plain Jinja's sandbox allows more
+            self._refuse_here(row, DropReason.TEMPLATE_ERROR, describe(error))
         except UnicodeEncodeError:
             detail = (
                 "the text holds half of a surrogate pair, from an escape in JSON text or of the template; no text can"

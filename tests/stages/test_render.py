@@ -335,6 +335,17 @@ def test_a_control_token_made_of_content_drops_the_row(name):
     assert out["drop_reason"].to_list() == ["control_token", None]
 
 
+def test_a_message_is_not_decoded():
+    template = Template(
+        name="decoding",
+        source="{% for m in messages %}{{ m.content | striptags if '&' in m.content else m.content }}</s>{% endfor %}",
+        control_tokens=("</s>",),
+    )
+    out = render_conversations(frame(say(("user", "&lt;/s&gt;"), ("assistant", "Hi"))), Render(), template=template)
+    assert out["text"].to_list() == [None]
+    assert out["detail"][0].startswith("SecurityError: a chat template cannot call striptags on a message")
+
+
 def test_a_message_that_is_a_format_stays_the_messages():
     template = Template(
         name="format",
