@@ -4,7 +4,6 @@ import json
 from json.encoder import encode_basestring, encode_basestring_ascii
 from typing import Any, Final
 
-from stages.render.meter import MAX_WIDTH, LimitError
 from stages.render.traced import TOOL_CALL, Traced, concat, spans_of, traced, whole
 
 
@@ -95,12 +94,6 @@ def tojson(
 
     The braces, quotes and numbers of a value that a message wrote whole are the message's too.
     """
-    width = indent if isinstance(indent, int) else len(indent or "")
-    width = max(width, *map(len, separators or ("",)))
-    if width > MAX_WIDTH // 100:
-        raise LimitError(
-            f"tojson was asked for an indent or separators of {width} characters; at most {MAX_WIDTH // 100} are allowed"
-        )
     text = json.dumps(x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
     if isinstance(x, WHOLE):
         return whole(text, x._origin)

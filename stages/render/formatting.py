@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter
+from jinja2.sandbox import SandboxedEnvironment, SandboxedEscapeFormatter, SandboxedFormatter
 
-from stages.render.meter import MAX_WIDTH, LimitError
+from stages.render.meter import MAX_WIDTH, LimitError, Meter
 from stages.render.traced import concat, spans_of, whole
 
 _FIELD: Final = re.compile(
@@ -15,23 +15,35 @@ _FIELD: Final = re.compile(
 _NUMBER: Final = re.compile(r"\d+")
 
 
-def refuse_wide(spec: str) -> None:
-    """Raise LimitError for a format specification whose width or precision would fill the memory."""
-    for number in _NUMBER.findall(spec):
+def refuse_wide(spec: str) -> int:
+    """Return the width and precision of a format specification; raise LimitError where they would fill the memory."""
+    numbers = _NUMBER.findall(spec)
+    for number in numbers:
         if len(number) > 9 or int(number) > MAX_WIDTH:
             raise LimitError(f"the template formats to a width of {number[:20]}; at most {MAX_WIDTH} is allowed")
+    return sum(map(int, numbers))
+
+
+def check_percent(meter: Meter, template: str, values: Any) -> None:
+    """Charge for `template % values`; raise LimitError for what would fill the memory, or hides how wide it is."""
+    meter.charge(template.count("%(") * len(template) >> 12)  # a key that never closes is sought to the end
+    meter.weigh(values)
+    size = len(template)
+    for field in _FIELD.finditer(template):
+        size += refuse_wide(field["spec"])
+        if "*" in field["spec"]:
+            raise LimitError("the template takes the width of a format from its values (`%*d`); write the width out")
+        if field["key"] is not None:
+            if "(" in field["key"]:
+                raise LimitError("the template formats by a key that holds brackets; rename the key")
+            if isinstance(values, dict):
+                size += meter.weigh(values.get(field["key"]))
+    meter.made(size)
 
 
 def percent(template: str, values: Any) -> str:
-    """Format as `template % values`; what `%s` inserts keeps its origin.
-
-    Raises LimitError for a width taken from the values (`%*d`), and whatever `str.__mod__` raises.
-    """
+    """Format as `template % values`, which has been checked; what `%s` inserts keeps its origin."""
     fields = list(_FIELD.finditer(template))
-    for field in fields:
-        refuse_wide(field["spec"])
-        if "*" in field["spec"]:
-            raise LimitError("the template takes the width of a format from its values (`%*d`); write the width out")
     plain = str.__mod__(template, values)
     pieces: list[str] = []
     at = taken = 0
@@ -55,16 +67,35 @@ def percent(template: str, values: Any) -> str:
     return tracked if tracked == plain else plain  # never a wrong text for the sake of an origin
 
 
-class TracingFormatter(SandboxedFormatter):
-    """`str.format` with the attribute rules of the sandbox, joining its pieces with their origins."""
+class MeteredFormatter(SandboxedFormatter):
+    """`str.format` with the attribute rules of the sandbox, paying for every field."""
 
-    def __init__(self, environment: SandboxedEnvironment) -> None:
-        super().__init__(environment)
+    def __init__(self, environment: SandboxedEnvironment, meter: Meter, **options: Any) -> None:
+        super().__init__(environment, **options)
+        self._meter = meter
+        self._size = 0
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        """Convert one value, which writes it out."""
+        self._meter.walked(value)
+        return super().convert_field(value, conversion)
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        """Format one value, within the width limit."""
-        refuse_wide(format_spec)
-        return super().format_field(value, format_spec)
+        """Format one value, within the limits on one width and on all fields together."""
+        self._meter.width(refuse_wide(format_spec))
+        self._meter.walked(value)
+        text = super().format_field(value, format_spec)
+        self._size += len(text)
+        self._meter.made(len(text) if self._size <= self._meter.size else self._size)
+        return text
+
+
+class EscapingFormatter(MeteredFormatter, SandboxedEscapeFormatter):
+    """The same for text marked safe, which escapes what it is given."""
+
+
+class TracingFormatter(MeteredFormatter):
+    """The same, joining its pieces with their origins."""
 
     def vformat(self, format_string: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
         """Format as `string.Formatter` does, one nesting level of fields included."""

@@ -1,4 +1,4 @@
-"""Jinja as transformers sets it up for chat templates, sealed, with a clock that stands still."""
+"""What transformers gives to chat templates: options and globals, sealed, with a clock that stands still."""
 
 from datetime import date, datetime, time
 from typing import Any, Final, NoReturn
@@ -11,7 +11,6 @@ from jinja2.runtime import Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, pass_eval_context
 
-from stages.render.codegen import UnfoldedGenerator
 from stages.render.containers import tojson
 
 
@@ -96,16 +95,3 @@ def furnish(environment: ImmutableSandboxedEnvironment, *, today: date) -> None:
         "dict": TemplateDict(),
         "namespace": TemplateNamespace,
     }
-
-
-class PlainEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's own sandbox, which computes nothing while it compiles."""
-
-    code_generator_class = UnfoldedGenerator
-
-
-def plain_environment(*, today: date) -> ImmutableSandboxedEnvironment:
-    """Return the environment that transformers renders in: the oracle, neither traced nor metered."""
-    environment = PlainEnvironment(**OPTIONS)
-    furnish(environment, today=today)
-    return environment

@@ -5,18 +5,21 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, Final
 
+from jinja2 import Template as JinjaTemplate
 from jinja2.exceptions import TemplateError
 
 from schemas.assets import Template
 from stages.render.inputs import Message, Shape, build, symbols, tools_of
-from stages.render.plain import plain_environment
+from stages.render.meter import Meter
+from stages.render.metered import MeteredEnvironment
 from stages.render.sandbox import TracingEnvironment
 from stages.render.settings import Render, RenderError
 from stages.render.symbol import Inquiry, ObservedError, Symbol
 from stages.render.symbolic import SymbolicEnvironment
 from stages.render.traced import Span, gather
 
-MAX_SOURCE: Final = 1_000_000
+MAX_SOURCE: Final = 250_000
+"""Characters of the longest template; one of so many takes a second to compile, and real ones have a tenth of them."""
 FAILURES: Final = (
     TemplateError,
     ArithmeticError,
@@ -38,18 +41,25 @@ class Renderer:
             raise RenderError(f"template {name}: {len(source)} characters of Jinja, at most {MAX_SOURCE} are read")
         self.name = name
         self.variables = dict(variables)
-        self.environment = TracingEnvironment(today=today)
+        self.environment, self.symbolic_environment = TracingEnvironment(today=today), SymbolicEnvironment(today=today)
+        oracle = MeteredEnvironment(today=today)
         try:
-            self.tracing = self.environment.from_string(source)
-            self.plain = plain_environment(today=today).from_string(source)
-            self.symbolic_environment = SymbolicEnvironment(today=today)
-            self.symbolic = self.symbolic_environment.from_string(source)
-        except (*FAILURES, SyntaxError) as error:  # Python's own, of loops too deep in each other
+            code = oracle.compile(source)
+        except (
+            *FAILURES,
+            SyntaxError,
+            MemoryError,
+        ) as error:  # the last two are Python's own, of blocks too deep in each other
             line = getattr(error, "lineno", None)
             where = f"template {name}" + (f", line {line}" if line else "")
             raise RenderError(
                 f"{where}: does not compile: {describe(error)}; it must be a chat template that transformers accepts"
             ) from error
+        # The environments differ in what their methods do, not in the code that calls them.
+        self.tracing, self.plain, self.symbolic = (
+            JinjaTemplate.from_code(environment, code, environment.make_globals(None))
+            for environment in (self.environment, oracle, self.symbolic_environment)
+        )
 
     def render(
         self,
@@ -65,15 +75,19 @@ class Renderer:
 
         `n_chars` is the size of the input, which the limits depend on.
         """
-        self.environment.meter.grant(
-            steps=config.max_steps + 16 * n_chars,
-            size=config.max_output_floor + int(config.max_output_ratio * n_chars),
-        )
-        schemas = None if tools is None else tools_of(tools, tracing=True)
-        return gather(self._pieces(self._context(build(messages, shape, tracing=True), schemas, generation_prompt)))
+        context = self._context(build(messages, shape, tracing=True), tools, generation_prompt, tracing=True)
+        return gather(self._write(self.tracing, context, config, n_chars))
 
-    def _pieces(self, context: dict[str, Any]) -> tuple[str, ...]:
-        return self.environment.meter.pieces(self.tracing.root_render_func(self.tracing.new_context(context)))
+    def _write(
+        self, template: JinjaTemplate, context: dict[str, Any], config: Render, n_chars: int, times: int = 1
+    ) -> tuple[str, ...]:
+        """Return the pieces of text that a compiled template makes, within `times` the limits for so large an input."""
+        meter: Meter = template.environment.meter  # type: ignore[attr-defined]
+        meter.grant(
+            steps=times * (config.max_steps + 16 * n_chars),
+            size=times * (config.max_output_floor + int(config.max_output_ratio * n_chars)),
+        )
+        return meter.pieces(template.root_render_func(template.new_context(context)))
 
     def render_symbols(
         self, roles: Sequence[str], reasons: Sequence[bool], inquiry: Inquiry, config: Render
@@ -85,8 +99,9 @@ class Renderer:
         environment = self.symbolic_environment
         environment.inquiry = inquiry
         environment.meter.grant(steps=config.max_steps, size=config.max_output_floor)
-        context = self._context(symbols(roles, reasons, inquiry), None, generation_prompt=False)
-        return environment.concat(self.symbolic.root_render_func(self.symbolic.new_context(context)))
+        context = self._context(symbols(roles, reasons, inquiry), None, generation_prompt=False, tracing=True)
+        rendered: str | Symbol = environment.concat(self.symbolic.root_render_func(self.symbolic.new_context(context)))
+        return rendered
 
     def line_that_looks(self, roles: Sequence[str], config: Render) -> int | None:
         """Return the line on which the template first looks into a text, other than by a yes-or-no question; None if none."""
@@ -103,29 +118,28 @@ class Renderer:
         return None
 
     def plain_text(
-        self, messages: Sequence[Message], *, shape: Shape, tools: str | None = None, generation_prompt: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        shape: Shape,
+        tools: str | None = None,
+        generation_prompt: bool = False,
+        config: Render = Render(),  # noqa: B008  # immutable
     ) -> str:
-        """Return what the template makes of plain strings: the oracle for `text`, without its limits."""
-        return self.plain.render(self._plain_context(messages, shape, tools, generation_prompt))
+        """Return what the template makes of plain strings, within four times the limits: the oracle for the text of `render`.
 
-    def rehearse(
-        self, messages: Sequence[Message], config: Render, *, n_chars: int, shape: Shape, tools: str | None
-    ) -> None:
-        """Do what `plain_text` does, within four times the limits of `render`; raise what it raises, or why it should not."""
-        steps, size = config.max_steps + 16 * n_chars, config.max_output_floor + int(config.max_output_ratio * n_chars)
-        self.environment.meter.grant(steps=4 * steps, size=4 * size)
-        self._pieces(self._plain_context(messages, shape, tools, generation_prompt=False))
+        So only a template that does other things to plain strings than to traced ones can find them too narrow.
+        """
+        n_chars = len(tools or "") + sum(len(field or "") for message in messages for field in message)
+        context = self._context(build(messages, shape, tracing=False), tools, generation_prompt, tracing=False)
+        return "".join(self._write(self.plain, context, config, n_chars, times=4))
 
-    def _plain_context(
-        self, messages: Sequence[Message], shape: Shape, tools: str | None, generation_prompt: bool
+    def _context(
+        self, messages: list[dict[str, Any]], tools: str | None, generation_prompt: bool, *, tracing: bool
     ) -> dict[str, Any]:
-        schemas = None if tools is None else tools_of(tools, tracing=False)
-        return self._context(build(messages, shape, tracing=False), schemas, generation_prompt)
-
-    def _context(self, messages: list[dict[str, Any]], tools: Any, generation_prompt: bool) -> dict[str, Any]:
         return {
             "messages": messages,
-            "tools": tools,
+            "tools": None if tools is None else tools_of(tools, tracing=tracing),
             "documents": None,
             "add_generation_prompt": generation_prompt,
             **self.variables,

@@ -200,17 +200,13 @@ class _Shard:
         return [flat[first:last] for first, last in pairwise(ends)]
 
     def _verify(self, texts: pl.Series, rows: list[int]) -> None:
-        """Raise RenderError unless plain strings give the same texts, or are refused likewise.
-
-        Plain Jinja counts nothing; it is asked only where its work was done once before, counted.
-        """
+        """Raise RenderError unless plain strings give the same texts, or are refused likewise."""
         for row, messages in zip(rows, self._conversations(rows), strict=True):
             text, tools = texts[row], self.frame["tools"][row]
             program = self.program if tools is None else self.with_tools
             try:
-                shape, n_chars = program.known.shape, int(self.sizes[row])
-                program.compiled.rehearse(messages, self.config, n_chars=n_chars, shape=shape, tools=tools)
-                expected = program.compiled.plain_text(messages, shape=shape, tools=tools)
+                shape = program.known.shape
+                expected = program.compiled.plain_text(messages, shape=shape, tools=tools, config=self.config)
             except FAILURES as error:
                 if text is None:
                     continue

@@ -24,7 +24,6 @@ class SymbolicEnvironment(TracingEnvironment):
     def __init__(self, *, today: date) -> None:
         super().__init__(today=today)
         self.inquiry = Inquiry({})
-        self.concat = self._concat  # type: ignore[method-assign]
         for name in ("trim", "replace"):
             self.filters[name] = _method(name.replace("trim", "strip"), self.filters[name])
         self.filters["string"] = _kept(self.filters["string"])
@@ -39,9 +38,10 @@ class SymbolicEnvironment(TracingEnvironment):
 
     def add(self, parts: tuple[Any, ...]) -> Any:
         """Return the sum of `parts`, from the left."""
-        return self._concat(parts) if _has_symbol(parts) else super().add(parts)
+        return self.concat(parts) if _has_symbol(parts) else super().add(parts)
 
-    def _concat(self, pieces: Iterable[Any]) -> Any:
+    def concat(self, pieces: Iterable[Any]) -> Any:
+        """Return texts and symbols end to end."""
         pieces = tuple(pieces)
         self.meter.charge(sum(len(piece.parts) for piece in pieces if type(piece) is Symbol))
         self.meter.made(sum(len(part) for piece in pieces for part in literals_of(piece)))

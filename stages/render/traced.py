@@ -1,6 +1,8 @@
 """Strings that remember who wrote each of their characters, through the operations of a template."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Final, SupportsIndex, TypeAlias
 
 Span: TypeAlias = tuple[int, int, int]
@@ -63,11 +65,15 @@ class Traced(str):
             return self
         if stop <= start:
             return ""
+        spans = self._spans
+        if len(spans) > 8:  # else every cut of a text of many pieces would look at all of them
+            low = bisect_right(spans, start, key=itemgetter(1))
+            spans = spans[low : bisect_left(spans, stop, low, key=itemgetter(0))]
         return traced(
             str.__getitem__(self, slice(start, stop)),
             tuple(
                 (max(first, start) - start, min(last, stop) - start, who)
-                for first, last, who in self._spans
+                for first, last, who in spans
                 if first < stop and last > start
             ),
         )
@@ -209,7 +215,7 @@ def concat(pieces: Sequence[str]) -> str:
     return traced(*gather(pieces))
 
 
-def join(separator: str, parts: Iterable[str]) -> str:
+def join(separator: str, parts: Iterable[str], /) -> str:
     """Join `parts` with `separator`, either of which may be traced."""
     pieces: list[str] = []
     for part in parts:
@@ -217,7 +223,7 @@ def join(separator: str, parts: Iterable[str]) -> str:
     return concat(pieces[1:])
 
 
-def replace(text: str, old: str, new: str, count: SupportsIndex = -1) -> str:
+def replace(text: str, old: str, new: str, count: SupportsIndex = -1, /) -> str:
     """Replace in a text; `text`, `new`, both or none may be traced."""
     limit = count.__index__()
     if (type(text) is not Traced and type(new) is not Traced) or old not in text:

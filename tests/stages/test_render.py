@@ -369,8 +369,8 @@ def test_text_that_differs_from_plain_jinja_stops_the_build():
     assert out["text"].to_list() == ["HiHelloBye"]
 
 
-def test_plain_jinja_is_not_asked_what_it_would_never_finish():
-    """Only tracing refuses `translate`: plain Jinja would go on and count to a hundred million."""
+def test_plain_jinja_is_counted_too():
+    """It would otherwise translate, and go on to count to a hundred million."""
     hostile = Template(
         name="hostile",
         source="{% for m in messages %}{{ m.content }}{% endfor %}{% if messages | length > 2 %}{{ 'a'.translate({}) }}"
@@ -378,7 +378,7 @@ def test_plain_jinja_is_not_asked_what_it_would_never_finish():
     )
     conversation = frame(say(("user", "Hi"), ("assistant", "Hello"), ("user", "Bye")))
     out = render_conversations(conversation, Render(), template=hostile)
-    assert out["detail"].to_list() == ["SecurityError: a chat template cannot call translate on text"]
+    assert out["detail"].to_list() == ["SecurityError: a chat template cannot call translate"]
 
 
 def test_the_output_conforms_and_the_stage_is_pure():

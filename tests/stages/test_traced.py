@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.render.containers import tojson, trace
-from stages.render.formatting import percent
-from stages.render.meter import LimitError
+from stages.render.formatting import check_percent, percent
+from stages.render.meter import LimitError, Meter
 from stages.render.traced import TOOL_CALL, Traced, concat, join, origin, replace, spans_of, whole
 
 TEXT = st.text(alphabet='ab \n\t,é🙂"\\', max_size=12)
@@ -143,6 +143,10 @@ def test_json_of_a_content_leaves_the_quotes_to_the_template():
 
 def test_a_width_from_the_values_is_refused():
     with pytest.raises(LimitError, match="write the width out"):
-        percent("%*d", (10**9, 1))
+        check_percent(Meter(), "%*d", (10**9, 1))
     with pytest.raises(LimitError, match="at most 10000"):
-        percent("%1000000000d", (1,))
+        check_percent(Meter(), "%1000000000d", (1,))
+    with pytest.raises(LimitError, match="rename the key"):
+        check_percent(Meter(), "%(a(b))1000000000d", {"a(b)": 1})
+    with pytest.raises(LimitError, match="100012 characters"):
+        check_percent(Meter(), "%s" * 3 + "%(a)s" * 2 + "%(b)s", {"a": "x" * 49_994, "b": ""})
