@@ -10,7 +10,7 @@ from schemas.errors import GateError
 from stages import arrow
 from stages.mask.settings import Mask
 from stages.mask.spans import Spans
-from stages.mask.table import ASSISTANT, EVERY_TURN, STOP, kept_turns, permitted
+from stages.mask.table import ASSISTANT, EVERY_TURN, STOP, due_weights, kept_turns
 
 _SHOWN: Final = 5
 _FAULTS: Final = {
@@ -18,8 +18,9 @@ _FAULTS: Final = {
     2: "the label of token {place} is neither that token nor -100",
     3: "the first token is trained, though nothing comes before it",
     4: "token {place} is trained, but the settings give its role and class, or its message, no weight",
-    5: "token {place} has a loss weight and no label, or a label and no loss weight",
+    5: "token {place} has another loss weight than its label and the settings say",
     6: "the turn of message {place} does not end on a trained stop",
+    7: "token {place} is not trained, though it has a weight and all else of its turn is",
 }
 """What each fault of audit_kernel.audit means."""
 _CAUSES: Final = {
@@ -46,7 +47,7 @@ class Audit:
             raise MaskError("rows have more or fewer labels than tokens: this is a defect of the mask")
         weight_offsets, loss_weights = _weights(labelled["loss_weights"])
         self.faults, self.places, self.tokens, self.trained, self.turns = audit(
-            id_offsets, ids, labels, weight_offsets, loss_weights, *spans, permitted(config), ASSISTANT, STOP
+            id_offsets, ids, labels, weight_offsets, loss_weights, *spans, due_weights(config), ASSISTANT, STOP
         )
 
 
@@ -54,7 +55,8 @@ def check(frame: pl.DataFrame, labelled: pl.DataFrame, spans: Spans, config: Mas
     """Raise MaskError, naming rows, unless the labels keep the contract; dropped rows are not looked at.
 
     A label is its token or -100, and -100 for the first token. Trained is only what the settings permit: by role, class,
-    message and position. Every trained turn of the assistant ends on a trained stop, unless `without_stop` is "train".
+    message and position, with the weight they say. A turn of the assistant is trained whole or not at all, all other text
+    with a weight always. Every trained turn ends on a trained stop, unless `without_stop` is "train".
     """
     found = Audit(frame, labelled, spans, config)
     faults = found.faults.astype(np.int64)
@@ -116,7 +118,8 @@ def _misplaced(spans: Spans, turns: NDArray[np.int32], config: Mask) -> NDArray[
     if from_end and n_turns == EVERY_TURN:
         return np.zeros(len(turns), np.bool_)
     rows = np.repeat(np.arange(len(turns)), np.diff(spans.offsets))
-    pairs = np.unique(np.stack((rows, spans.messages))[:, spans.roles == ASSISTANT], axis=1)
+    is_turn = (spans.roles == ASSISTANT) & (spans.messages >= 0)
+    pairs = np.unique(np.stack((rows, spans.messages))[:, is_turn], axis=1)
     rows, messages = pairs[0], pairs[1]
     lowest, highest = turns[rows, 2], turns[rows, 3]
     is_outside = messages >= lowest if from_end else messages < highest

@@ -49,8 +49,8 @@ def weight_table(config: Mask) -> NDArray[np.float32]:
     return weights
 
 
-def permitted(config: Mask) -> NDArray[np.bool_]:
-    """Return which roles and classes may be trained at all.
+def due_weights(config: Mask) -> NDArray[np.float32]:
+    """Return the weight that each role (rows) and class (columns) is due.
 
     The gate's own reading of the settings: pair by pair, from the most specific entry down, without `weight_table`.
     """
@@ -61,10 +61,11 @@ def permitted(config: Mask) -> NDArray[np.bool_]:
             for place_role, place_name in places:
                 classes: dict[str, float] = {**table.get(place_role, {})}  # type: ignore[call-overload]
                 if place_name in classes:
-                    return classes[place_name]
+                    is_prompt = place_role == place_name == "*" and table is not config.weights
+                    return config.prompt_weight or classes[place_name] if is_prompt else classes[place_name]
         return 0.0
 
-    return np.array([[weight(role, name) > 0 for name in CLASSES] for role in ROLES])
+    return np.array([[weight(role, name) for name in CLASSES] for role in ROLES], np.float32)
 
 
 def kept_turns(config: Mask) -> tuple[int, bool]:

@@ -4,13 +4,13 @@ import msgspec
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.settings import ConfigError, decode_section
 from stages.mask import Mask, MaskError, count_tokens, label_tokens
 from stages.mask.settings import ClassName, RoleName
-from stages.mask.table import CLASSES, PRESETS, ROLES, permitted, weight_table
+from stages.mask.table import CLASSES, PRESETS, ROLES, due_weights, weight_table
 from tests.stages.rows import tokenized
 
 TURNS = [
@@ -302,6 +302,14 @@ tables = st.dictionaries(
     policy=st.sampled_from(["mask", "drop", "train"]),
     own=st.dictionaries(st.integers(0, 5), st.sampled_from([0.0, 0.5, 1.0]), max_size=3),
 )
+@example(
+    rows=[[(0, "content", "assistant", -1), (1, "content", "assistant", 0), (1, "stop", "assistant", 0)]],
+    preset="full",
+    weights={},
+    turns="first",
+    policy="mask",
+    own={},
+)
 def test_whatever_the_spans_labels_are_ids_and_weights_are_the_tables(rows, preset, weights, turns, policy, own):
     if preset == "last":
         turns = "all"
@@ -329,7 +337,7 @@ def test_whatever_the_spans_labels_are_ids_and_weights_are_the_tables(rows, pres
 @given(preset=st.sampled_from(list(PRESETS)), weights=tables)
 def test_both_readings_of_the_settings_agree(preset, weights):
     config = Mask(preset=preset, weights=weights)
-    assert np.array_equal(weight_table(config) > 0, permitted(config))
+    assert np.array_equal(weight_table(config), due_weights(config))
 
 
 def test_the_settings_name_every_class_and_role():

@@ -51,9 +51,45 @@ def test_a_corrupted_label_does_not_pass(changes, problem):
 def test_a_stop_of_several_tokens_must_be_trained_to_its_end():
     frame = tokenized([(2, "template", "", -1), (2, "content", "assistant", 0), (3, "stop", "assistant", 0)])
     out = label_tokens(frame, Mask())
-    judge(frame, relabelled(out, 0, {4: -100, 5: -100}), Mask())
+    with pytest.raises(MaskError, match="a:1: token 4 is not trained, though"):
+        judge(frame, relabelled(out, 0, {4: -100, 5: -100}), Mask())
     with pytest.raises(MaskError, match="does not end on a trained stop"):
         judge(frame, relabelled(out, 0, {6: -100}), Mask())
+
+
+def test_a_turn_is_trained_whole_or_not_at_all():
+    out = label_tokens(FRAME, Mask())
+    with pytest.raises(MaskError, match="a:1: token 7 is not trained, though it has a weight"):
+        judge(FRAME, relabelled(out, 0, {7: -100}), Mask())
+    judge(FRAME, relabelled(out, 0, {6: -100, 7: -100, 8: -100}), Mask())
+
+
+def test_what_no_turn_of_the_assistant_is_may_not_be_left_out():
+    config = Mask(preset="none")
+    out = label_tokens(FRAME, config)
+    with pytest.raises(MaskError, match="a:1: token 2 is not trained, though it has a weight"):
+        judge(FRAME, relabelled(out, 0, {2: -100}), config)
+
+
+@pytest.mark.parametrize(
+    "config", [Mask(preset="partial"), Mask(preset="partial", prompt_weight=0.3), Mask(preset="layered")]
+)
+def test_a_loss_weight_is_the_one_that_the_settings_say(config):
+    frame = tokenized(TURNS, TOOLS, weight={1: 0.25})
+    out = label_tokens(frame, config)
+    judge(frame, out, config)
+    weights = out["loss_weights"].to_list()
+    assert weights[0][7] == 0.25
+    weights[0][7] = 1.0
+    with pytest.raises(MaskError, match="a:1: token 7 has another loss weight"):
+        judge(frame, out.with_columns(pl.Series("loss_weights", weights, pl.List(pl.Float32))), config)
+
+
+def test_labels_without_the_loss_weights_that_the_settings_say_do_not_pass():
+    out = label_tokens(FRAME, Mask(preset="layered"))
+    plain = out.with_columns(loss_weights=pl.lit(None, pl.List(pl.Float32)))
+    with pytest.raises(MaskError, match="has another loss weight"):
+        judge(FRAME, plain, Mask(preset="layered"))
 
 
 def test_a_message_of_weight_0_may_not_be_trained():
@@ -82,7 +118,7 @@ def test_an_early_turn_alone_is_not_the_last():
 def test_loss_weights_and_labels_must_agree():
     config = Mask(preset="partial")
     out = label_tokens(FRAME, config)
-    with pytest.raises(MaskError, match="a:1: token 3 has a loss weight and no label"):
+    with pytest.raises(MaskError, match="a:1: token 3 has another loss weight"):
         judge(FRAME, relabelled(out, 0, {3: -100}), config)
 
 
@@ -120,13 +156,10 @@ def test_five_rows_are_named_and_the_rest_counted():
 
 @settings(max_examples=200, deadline=None)
 @given(row=st.integers(0, 1), token=st.integers(0, 18), label=st.integers(-100, 30))
-def test_no_single_wrong_label_passes_but_what_the_contract_allows(row, token, label):
-    """Allowed is only to leave a token of a trained turn untrained that is not the end of its stop."""
+def test_no_single_wrong_label_passes(row, token, label):
     out = label_tokens(FRAME, Mask())
-    before = out["labels"][row][token]
     changed = relabelled(out, row, {token: label})
-    ends = ({8, 17}, {13, 19})[row]
-    if label == before or (label == -100 and token not in ends):
+    if label == out["labels"][row][token]:
         judge(FRAME, changed, Mask())
     else:
         with pytest.raises(MaskError):
