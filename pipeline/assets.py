@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 
 from pipeline.config import Config
+from pipeline.endings import turn_stops
 from pipeline.templates import DIRECTORY, TOOL_USE, Found, find_template
 from schemas.assets import Template, Vocabulary
 from schemas.files import remove, write_if_changed
 from schemas.settings import ConfigError
-from stages.render import Render, probe
+from stages.render import Render
 from stages.tokenize import Tokenize
 from stages.tokenize.definition import Definition, TokenizerError
 
@@ -69,9 +70,9 @@ def load_assets(config: Config) -> Assets:
         plain_control_tokens=tuple(text for text in controls if text not in special),
     )
     vocabulary = Vocabulary(tokenizer_json=tokenizer_json, control_tokens=controls)
-    probed = probe(template, render)
-    _check_stops(probed.stops, definition, template, render, path)
-    stops = [definition.id_of(text) for text in dict.fromkeys((*probed.stops, variables.get("eos_token"))) if text]
+    texts = turn_stops(template, render)
+    _check_stops(texts, definition, template, render, path)
+    stops = [definition.id_of(text) for text in dict.fromkeys((*texts, variables.get("eos_token"))) if text]
     generation = {
         "bos_token_id": definition.id_of(variables["bos_token"]) if "bos_token" in variables else None,
         "eos_token_id": [i for i in stops if i is not None],

@@ -2,7 +2,8 @@
 
 from stages.render.notes import report_render
 from stages.render.probe import Probe, probe
+from stages.render.program import for_tools
 from stages.render.settings import Render, RenderError
 from stages.render.stage import render_conversations
 
-__all__ = ["Probe", "Render", "RenderError", "probe", "render_conversations", "report_render"]
+__all__ = ["Probe", "Render", "RenderError", "for_tools", "probe", "render_conversations", "report_render"]

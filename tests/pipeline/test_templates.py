@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.assets import load_assets, write_tokenizer
 from pipeline.config import load_config
+from pipeline.endings import turn_endings
 from pipeline.templates import find_template, named_templates
 from schemas.settings import ConfigError
 from stages.render.builtin import load
@@ -132,3 +133,15 @@ def test_both_templates_are_exported_and_one_that_is_gone_does_not_stay(tmp_path
     assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()) == {
         "tokenizer_class": "PreTrainedTokenizerFast"
     }
+
+
+def test_a_model_is_served_with_the_stops_of_both_templates(tmp_path: Path):
+    tool_use = (TURNS + PROMPT).replace("<|im_end|>", "<|eom|>")
+    home = make_tokenizer(tmp_path / "tokenizer", "<|im_start|>", "<|im_end|>", "<|eom|>")
+    lay(home, main=TURNS + PROMPT, tool_use=tool_use)
+    (tmp_path / "c.toml").write_text(f"[tokenize]\ntokenizer = '{home}'\n")
+    config = load_config(tmp_path / "c.toml")
+    assets = load_assets(config)
+    assert assets.generation_config["eos_token_id"] == [257, 258]
+    said = turn_endings(config.sections, assets.by_name)
+    assert said == "Template chat_template.jinja ends a turn with '<|im_end|>' or '<|eom|>'"
