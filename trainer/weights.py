@@ -180,13 +180,15 @@ def load_pretrained(
 
 
 def _spare(directory: Path, n_rows: int, added_tokens: Mapping[str, int]) -> list[int]:
-    """Return the ids of `added_tokens` that have a row in the model though its own tokenizer does not know them.
+    """Return the ids of `added_tokens` that have a row in the model though its own tokenizer knows neither token nor id.
 
     Without a tokenizer beside the weights nobody can say whether such a row was trained; it then stays.
     """
     inside = {text: i for text, i in added_tokens.items() if i < n_rows}
     own = tokenizer_of(directory) if inside else None
-    return [] if own is None else [i for text, i in inside.items() if own.token_to_id(text) is None]
+    if own is None:
+        return []
+    return [i for text, i in inside.items() if own.token_to_id(text) is None and own.id_to_token(i) is None]
 
 
 def _grown(rows: Tensor, n: int, *, n_old: int, spare: list[int]) -> Tensor:

@@ -119,7 +119,7 @@ def test_spare_rows_and_new_ones_are_alike(directory: Path) -> None:
     assert torch.allclose(model.embed_tokens.weight[19:], old[:19].mean(0).expand(2, -1), atol=1e-7)
 
 
-@pytest.mark.parametrize("tokens", [None, (*"abcdefghijklmnopq", "<a>")])
+@pytest.mark.parametrize("tokens", [None, (*"abcdefghijklmnopq", "<a>"), (*"abcdefghijklmnopq", "<other>")])
 def test_a_row_that_may_have_been_trained_stays(tokens: tuple[str, ...] | None, directory: Path) -> None:
     if tokens is not None:
         write_tokenizer(directory, *tokens)
