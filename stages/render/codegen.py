@@ -148,7 +148,9 @@ class MeteredGenerator(CodeGenerator):
 
 
 def _is_small(node: nodes.Expr) -> bool:
-    """Tell whether a node is a constant, or a list of constants, that costs nothing to walk."""
+    """Tell whether a node is a constant, a list of constants or a yes or no, which costs nothing to walk."""
+    if isinstance(node, (nodes.Compare, nodes.Not, nodes.Test)):
+        return True
     if isinstance(node, nodes.Const):
         return not isinstance(node.value, str) or len(node.value) <= MAX_CONST
     if isinstance(node, (nodes.List, nodes.Tuple)):

@@ -142,7 +142,7 @@ class Meter:
         """Return `value`, charged for what `in` walks of it."""
         if isinstance(value, MAPPINGS):
             return value
-        return self.each(value) if isinstance(value, Iterator) else self.walked(value)
+        return map(self.walked, self.each(value)) if isinstance(value, Iterator) else self.walked(value)
 
     def result(self, value: Any) -> Any:
         """Return `value`, charged for its size where it has one."""

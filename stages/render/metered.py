@@ -123,10 +123,14 @@ class MeteredEnvironment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call as the sandbox does; macros pay in their body, all else for what it is given and what it makes."""
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, str):  # which is safe, and asks for no context
+            args, kwargs = prices.pay_method(self.meter, owner, obj.__name__, args, kwargs)
+            return self.meter.result(obj(*args, **kwargs))
         if not self.is_safe_callable(obj):
             raise SecurityError(f"a {type(obj).__name__} is not safely callable")
-        if type(obj) is not Macro and obj is not TemplateNamespace:
-            args = prices.pay_call(self.meter, obj, args, kwargs)
+        if type(obj) is not Macro and (args or obj is not TemplateNamespace):
+            args, kwargs = prices.pay_call(self.meter, obj, args, kwargs)
         return self.meter.result(context.call(obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Callable[..., Any] | None:

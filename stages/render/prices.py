@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, Final
 
+from stages.render.codegen import MAX_CONST
 from stages.render.formatting import check_percent
 from stages.render.meter import VIEWS, Lazy, LimitError, Meter
 
@@ -17,28 +18,12 @@ GENERATING: Final = frozenset(
     {"batch", "items", "map", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "unique"}
 )
 """Filters that make their items one by one."""
-LOOKING: Final = frozenset(
-    {
-        "!=",
-        "<",
-        "<=",
-        "==",
-        ">",
-        ">=",
-        "eq",
-        "equalto",
-        "filter",
-        "ge",
-        "greaterthan",
-        "gt",
-        "in",
-        "le",
-        "lessthan",
-        "lower",
-    }
-    | {"lt", "ne", "test", "upper"}
+COMPARING: Final = frozenset(
+    {"!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan", "lt", "ne"}
 )
-"""Tests that walk their arguments."""
+"""Tests that walk two values."""
+LOOKING: Final = frozenset({"filter", "lower", "test", "upper"})
+"""Tests that walk one."""
 DIVIDING: Final = frozenset({"divisibleby", "even", "odd"})
 """Tests that use `%`, which formats if the value is a text."""
 ATTRIBUTE_AT: Final = {
@@ -77,26 +62,30 @@ def _charged(meter: Meter, name: str, filter_: Function) -> Function:
 
     @wraps(filter_)
     def charged(*args: Any, **kwargs: Any) -> Any:
-        subject = args[first]
-        sources = (*args, *kwargs.values()) if generates else ()
+        subject, sources = args[first], args
         if isinstance(subject, str):
             look(subject)
         elif isinstance(subject, Iterator):
-            subject = meter.each(subject)
+            subject = meter.each(subject) if name in LAZY else map(walked, meter.each(subject))
             if name == "join":
                 subject = walked(tuple(subject))
             args = (*args[:first], subject, *args[first + 1 :])
         else:
             look(subject)
-        given = args[first + 1 :]
-        for value in (*given, *kwargs.values()):
-            walked(value)
-        if attribute_at is not None:
-            _check_attribute(kwargs.get("attribute", given[attribute_at] if attribute_at < len(given) else None))
+        if kwargs or len(args) > first + 1:
+            given = args[first + 1 :]
+            for value in (*given, *kwargs.values()):
+                walked(value)
+            if isinstance(subject, str):
+                _search(meter, subject, given, kwargs)
+            if attribute_at is not None:
+                _check_attribute(kwargs.get("attribute", given[attribute_at] if attribute_at < len(given) else None))
         if price is not None:
-            price(meter, subject, *given, **kwargs)
+            price(meter, *args[first:], **kwargs)
         value = result(filter_(*args, **kwargs))
-        return Lazy(value, sources) if generates and isinstance(value, Iterator) else value
+        if generates and isinstance(value, Iterator):
+            return Lazy(value, (*sources, *kwargs.values()))
+        return value
 
     return charged
 
@@ -112,43 +101,69 @@ def charged_tests(meter: Meter, tests: dict[str, Function]) -> dict[str, Functio
 
 
 def _charged_test(meter: Meter, name: str, test: Function) -> Function:
-    if name not in LOOKING and name not in DIVIDING:
-        return test
+    walked, look = meter.walked, meter.searched if name == "in" else meter.walked
     first = 1 if hasattr(test, "jinja_pass_arg") else 0
 
     @wraps(test)
-    def charged(*args: Any, **kwargs: Any) -> Any:
-        if name in DIVIDING and isinstance(args[0], str):
-            check_percent(meter, args[0], args[1:])
-        for value in (*args[first : first + 1], *kwargs.values()):
-            meter.walked(value)
-        look = meter.searched if name == "in" else meter.walked
-        return test(*args[: first + 1], *map(look, args[first + 1 :]), **kwargs)
+    def compared(left: Any, right: Any) -> Any:
+        if type(right) is str and len(right) <= MAX_CONST:
+            return test(left, right)  # nothing is walked beyond the end of the shorter one
+        return test(walked(left), look(right))
 
-    return charged
+    @wraps(test)
+    def divided(value: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(value, str):
+            check_percent(meter, value, (*args, *kwargs.values()))
+        return test(value, *args, **kwargs)
+
+    @wraps(test)
+    def looked(*args: Any) -> Any:
+        walked(args[first])
+        return test(*args)
+
+    return compared if name in COMPARING else divided if name in DIVIDING else looked if name in LOOKING else test
 
 
-def pay_call(meter: Meter, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-    """Charge for calling a function or method; return the arguments to call it with.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-    A search in the worst case compares all of one text at every character of the other.
+
+def pay_method(meter: Meter, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Charge for calling the method of a text; return the arguments to call it with.
+
+    In the worst case a search compares all that is sought with the text at every character.
     """
-    if any(isinstance(value, Iterator) for value in args):
-        args = tuple(tuple(meter.each(value)) if isinstance(value, Iterator) else value for value in args)
-    kwargs = {name: value for name, value in kwargs.items() if name not in JINJAS} if kwargs else kwargs
-    n_chars = 0
-    for value in (*args, *kwargs.values()):
-        meter.walked(value)
-        n_chars += len(value) if isinstance(value, str) else 0
-    owner = getattr(method, "__self__", None)
-    if isinstance(owner, str):
-        meter.charge((len(owner) >> 4) + (len(owner) * n_chars >> 12))
-        price = METHODS.get(method.__name__)
-        if price is not None:
-            price(meter, owner, *args, **kwargs)
-    elif isinstance(owner, WALKED_OWNERS):
+    args, kwargs = _walked_all(meter, args, kwargs)
+    _search(meter, text, args, kwargs)
+    price = METHODS.get(name)
+    if price is not None:
+        price(meter, text, *args, **kwargs)
+    return args, kwargs
+
+
+def pay_call(meter: Meter, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Charge for calling anything else but a macro; return the arguments to call it with."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, WALKED_OWNERS):
         meter.weigh(owner)
-    return args
+    return _walked_all(meter, args, kwargs)
+
+
+def _walked_all(meter: Meter, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    for value in args:
+        if isinstance(value, str):
+            meter.walked(value)
+        elif isinstance(value, Iterator):
+            args = tuple(meter.walked(tuple(meter.each(arg))) if arg is value else arg for arg in args)
+        else:
+            meter.walked(value)
+    if kwargs:
+        kwargs = {name: meter.walked(value) for name, value in kwargs.items() if name not in JINJAS}
+    return args, kwargs
+
+
+def _search(meter: Meter, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    n_chars = sum([len(value) for value in (*args, *kwargs.values()) if isinstance(value, str)])
+    meter.charge((len(text) >> 4) + (len(text) * n_chars >> 12))
 
 
 def _size(meter: Meter, value: Any) -> int:
@@ -187,15 +202,8 @@ def _wordwrap(
         meter.charge(n_lines + (n_lines * len(s) >> 12))  # what is left of a long word is copied for every line
 
 
-def _trim(meter: Meter, value: Any, chars: Any = None) -> None:
-    if isinstance(value, str) and isinstance(chars, str):
-        meter.charge(len(value) * len(chars) >> 12)
-
-
 def _replace(meter: Meter, s: Any, old: Any, new: Any, count: Any = None) -> None:
     size = _size(meter, s)
-    if isinstance(old, str):
-        meter.charge(size * len(old) >> 12)
     hits = s.count(old) if isinstance(s, str) and isinstance(old, str) else size + 1
     if isinstance(count, int) and count >= 0:
         hits = min(hits, count)
@@ -244,7 +252,6 @@ FILTERS: Final[dict[str, Callable[..., None]]] = {
     "slice": _slice,
     "striptags": _striptags,
     "tojson": _tojson,
-    "trim": _trim,
     "urlize": _urlize,
     "wordwrap": _wordwrap,
 }

@@ -31,6 +31,8 @@ FAILURES: Final = (
     ValueError,
 )
 """What a template can make Python raise."""
+COMPILING: Final = (*FAILURES, SyntaxError, MemoryError)
+"""The same while it is compiled; the last two are of blocks too deep in each other."""
 
 
 class Renderer:
@@ -45,11 +47,7 @@ class Renderer:
         oracle = MeteredEnvironment(today=today)
         try:
             code = oracle.compile(source)
-        except (
-            *FAILURES,
-            SyntaxError,
-            MemoryError,
-        ) as error:  # the last two are Python's own, of blocks too deep in each other
+        except COMPILING as error:
             line = getattr(error, "lineno", None)
             where = f"template {name}" + (f", line {line}" if line else "")
             raise RenderError(

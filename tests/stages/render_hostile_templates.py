@@ -159,6 +159,17 @@ BOMBS = {
     "nested tuples, looked up": TUPLES + "{{ messages[0][ns.x] }}",
     "nested tuples, looked up by get": TUPLES + "{{ messages[0].get(ns.x) }}",
     "nested tuples, compared": TUPLES + "{{ ns.x == ns.y }}",
+    "nested tuples, unique by a generator": TUPLES + "{{ [ns.x, ns.y] | map('default') | unique | list | length }}",
+    "nested tuples, sought in a generator": TUPLES + "{{ ns.x in ([ns.y] | map('default')) }}",
+    "nested tuples, sought in a generator by a test": TUPLES + "{{ ns.x is in [ns.y] | map('default') }}",
+    "nested tuples, largest of a generator": TUPLES + "{{ [ns.x, ns.y] | map('default') | max | length }}",
+    "nested tuples, as names of a namespace": TUPLES + "{{ namespace([[ns.x, 1]]) is defined }}",
+    "nested tuples, as keys of dict": TUPLES + "{{ dict([[ns.x, 1]] | map('default')) | length }}",
+    "nested tuples, grouped": TUPLES + "{{ [{'a': ns.x}, {'a': ns.y}] | groupby('a') | list | length }}",
+    "nested tuples, sorted by a name": TUPLES
+    + "{{ [{'a': ns.x}, {'a': ns.y}] | map('default') | sort(attribute='a') | length }}",
+    "nested tuples, counted in a view": TUPLES + "{{ ns.x in dict(a=ns.y).values() }}",
+    "nested tuples, joint with a view": TUPLES + "{{ {ns.x: 1}.keys().isdisjoint([ns.y]) }}",
     "nested lists, by a macro": (
         "{% macro m() %}{% set ns.x = varargs %}{% endmacro %}{% macro n() %}{% set ns.y = kwargs %}{% endmacro %}"
         "{% set ns = namespace(x=[1], y=[1]) %}{% for i in range(40) %}{{ m(ns.x, ns.x) }}{{ n(a=ns.y, b=ns.y) }}"
@@ -268,6 +279,7 @@ BOMBS = {
     "percent with keys that never close": MANY + "{{ ('%(' * 25000) % {} }}{% endfor %}",
     "percent by a test": "{{ '%999999999d' is odd }}",
     "percent by another test": "{{ '%999999999d' is divisibleby(7) }}",
+    "percent by a test's named number": "{{ '%999999999d' is divisibleby(num=7) }}",
     "percent of text marked safe": "{{ ('%999999999d' | safe) | format(1) }}",
     "bytes of a number": "{{ (5).to_bytes(999999999, 'big') | length }}",
     "bytes times a number": "{{ ('a'.encode() * 999999999) | length }}",
@@ -344,6 +356,10 @@ BOMBS = {
     + "{% set y = 'ab' ~ 'a' * 24000 %}{% for i in range(99999) %}{% set z = x.rfind(y) %}{% endfor %}",
     "split from the right in a loop": LONG
     + "{% set y = 'ab' ~ 'a' * 24000 %}{% for i in range(99999) %}{% set z = x.rsplit(y) | length %}{% endfor %}",
+    "split from the right by name, in a loop": (
+        LONG + "{% set y = 'ab' ~ 'a' * 24000 %}"
+        "{% for i in range(99999) %}{% set z = x.rsplit(sep=y) | length %}{% endfor %}"
+    ),
     "search of short texts in a loop": (
         "{% set x = 'a' * 2400 %}"
         "{% set y = 'a' * 1200 ~ 'b' %}"
