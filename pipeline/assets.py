@@ -18,6 +18,8 @@ from stages.tokenize import Tokenize
 from stages.tokenize.definition import Definition, TokenizerError
 
 _NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+_CONVERSATION = ("messages", "tools", "documents", "add_generation_prompt")
+"""What a template is given of each conversation."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ def _check_variables(
                 f'set [render] variables = {{{name} = "..."}} to one of its tokens{_few(definition)}'
             )
     for name, text in render.variables.items():
+        if name in _CONVERSATION:
+            raise ConfigError(
+                f"[render] variables: {name} would hide the conversation's own {name} from the template; drop it, or "
+                "choose another name"
+            )
         if name.endswith("_token") and text not in definition.added_tokens:
             raise ConfigError(
                 f"[render] variables: {name} = {text!r} is not a token of {path}; expected one of its added tokens, for "
@@ -149,7 +156,7 @@ def _check_stops(
                 f"{where}: the stop {stop!r} is not a token of {path}; expected one of its added tokens, for text that is "
                 "spelled in several tokens can be spelled by any message too, and no single id would end a turn. Choose "
                 "a chat template whose control tokens the tokenizer has, or a tokenizer that has those of the template"
-                f"{_few(definition)}"
+                f"{_few(definition)}; or have it added: {{#- tokens: {stop} -#}} in a template of your own"
             )
 
 

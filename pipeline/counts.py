@@ -11,7 +11,7 @@ _TEXTS: Final = {
     "turns/stopped": "trained turn(s) that end on a trained stop",
     "turns/masked_without_stop": "turn(s) without a trained stop, left untrained ([mask] without_stop)",
     "turns/masked_empty": "turn(s) that say nothing but their stop, left untrained",
-    "notes/*": "time(s) that the template left something out: {0}",
+    "notes/*": "time(s) that the template left something out (column notes): {0}",
     "scoped/*": "match(es) of [[render.scoped]] rule {0}",
     "rows/proven": "conversation(s) whose tokens spell the text byte for byte",
     "rows/by_offsets": "conversation(s) whose tokens are placed by the offsets of `tokenizers`",

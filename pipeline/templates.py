@@ -41,7 +41,7 @@ def find_template(choice: str, directory: Path, beside: Mapping[str, Any]) -> Fo
     if "{{" in choice or "{%" in choice:
         return _own("[render] template", choice)
     if choice == "tokenizer" or choice.startswith("tokenizer:"):
-        return _from_tokenizer(choice.partition(":")[2], directory, beside)
+        return _from_tokenizer(choice[len("tokenizer:") :] if ":" in choice else None, directory, beside)
     if (name := builtin.find(choice)) is not None:
         return _own(name, builtin.load(name))
     path = Path(choice)
@@ -66,9 +66,9 @@ def named_templates(directory: Path, beside: Mapping[str, Any]) -> dict[str, str
     return {str(entry["name"]): str(entry["template"]) for entry in entries if {"name", "template"} <= entry.keys()}
 
 
-def _from_tokenizer(name: str, directory: Path, beside: Mapping[str, Any]) -> Found:
+def _from_tokenizer(name: str | None, directory: Path, beside: Mapping[str, Any]) -> Found:
     templates = named_templates(directory, beside)
-    if name:
+    if name is not None:
         if name in templates:
             return Found(name=f"tokenizer:{name}", source=templates[name])
         raise ConfigError(

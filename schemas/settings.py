@@ -5,7 +5,8 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -31,6 +32,8 @@ SECTION_NAMES: Final = (
 """Every section of a config, in order; pipeline.config says what is in them."""
 
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at (?P<of>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
+_UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
 
 
 class ConfigError(UserError, ValueError):
@@ -42,7 +45,9 @@ def read_toml(path: Path) -> Document:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config file; `ls configs` shows the ones that come with Chatloom") from None
+        raise ConfigError(
+            f"{path}: no such config file; name one, seen from {Path.cwd()} (the project's own are in its configs/)"
+        ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a directory; give a .toml file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -120,15 +125,39 @@ def _explain(problem: str, name: str, section: Mapping[str, Any], known: Mapping
     what, path = match["what"], (match["path"] or "").lstrip(".")
     if not path:  # keys that contradict each other; the text names them
         return f"[{name}] {what}"
-    key = re.split(r"[.\[]", path)[0]
+    key, *steps = _STEP.findall(path)
     text = f"[{name}] {path} = {section.get(key)!r}: {what[:1].lower()}{what[1:]}"
+    kinds = _kinds_at(known.get(key), steps)
     if what.startswith("Invalid enum value"):
-        text += f"; choose one of {', '.join(_choices(known.get(key)))}"
+        choices = [choice for kind in kinds for choice in _choices(get_args(kind)[0] if match["of"] else kind)]
+        text += f"; choose one of {', '.join(choices)}"
+    elif (field := _UNKNOWN_FIELD.match(what)) is not None:
+        text += f"; {suggest(field[1], [name for kind in kinds for name in _fields(kind)])}"
     return text
 
 
+def _kinds_at(kind: Any, steps: Sequence[str]) -> list[Any]:
+    """Return the types that stand where `steps`, names of fields and [...] of containers, lead to within a type."""
+    if get_origin(kind) in (Union, UnionType):
+        return [found for part in get_args(kind) for found in _kinds_at(part, steps)]
+    if not steps:
+        return [kind]
+    inner = [_fields(kind)[steps[0]]] if steps[0] in _fields(kind) else []
+    # the values of a mapping and the items of a sequence come last
+    inner = inner or [part for part in get_args(kind) if part is not Ellipsis][-1:]
+    return [found for part in inner for found in _kinds_at(part, steps[1:])]
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Return the types of a struct's fields under the names that a config uses; none for another type."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return {}
+    hints = get_type_hints(kind)
+    return {field.encode_name: hints[field.name] for field in msgspec.structs.fields(kind)}
+
+
 def _choices(kind: Any) -> list[str]:
-    """Return the values that a Literal, or the Literals within a type, allow."""
+    """Return the values that a Literal, or the Literals of a union, allow."""
     if get_origin(kind) is Literal:
         return [repr(value) for value in get_args(kind)]
     return [choice for part in get_args(kind) for choice in _choices(part)]

@@ -26,6 +26,8 @@ _KNOWN: Final = frozenset(
         "train",
     )
 )
+_FLAGS: Final = ("loss", "loss_mask", "mask", "masked", "supervised", "trainable", "trained", "training", "weights")
+"""Keys by which others say whether a message is trained; some mean the opposite of others, so none is guessed at."""
 _THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
 _FIRST: Final = _KNOWN | {"tools"}
 """Keys of a record's first turn: some data sets keep the tools on it."""
@@ -42,6 +44,9 @@ def message(turn: Any, path: Path, line: Line) -> Message:
             return Message(ROLES[name], said)
     at = where(path)
     speaker, is_call = _speaker(turn, at)
+    if flags := [key for key in _FLAGS if turn.get(key) is not None]:
+        expected = "train (true or false) or weight (a number) to say whether it is trained"
+        raise bad_shape(f"{at}.{flags[0]}", expected, turn[flags[0]])
     refuse_unknown(turn, _FIRST if path[1:] == (0,) and path[0] != "completion" else _KNOWN, at)
     key = agreed({key: turn.get(key) for key in ("content", "value")}, at) or "content"
     content, thought, calls = turn.get(key), None, list[str]()
@@ -62,7 +67,7 @@ def message(turn: Any, path: Path, line: Line) -> Message:
     reasoning, tool_calls = agreed(thoughts, at), agreed(called, at)
     return Message(
         speaker,
-        content,
+        None if tool_calls and content == "" else content,  # templates ask whether content is none beside calls
         thoughts[reasoning] if reasoning else None,
         called[tool_calls] if tool_calls else None,
         optional_text(turn, "tool_call_id", f"{at}."),

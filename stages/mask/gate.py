@@ -99,7 +99,8 @@ def refuse_endless(
     raise MaskError(
         f"{len(turns):,} trained turn(s) of the assistant do not end on a trained stop token, so the model would not learn "
         f"to stop: {named}{', ...' if len(turns) > _SHOWN else ''}. {'; '.join(causes)}. If most turns have none, template "
-        "and tokenizer do not belong together: choose another, or name the text that ends a turn in [render] stop. If only "
+        "and tokenizer do not belong together: choose another. In a template of your own, declare what ends a turn "
+        "({#- tokens: </turn> -#}), or write {{ eos_token }}; [render] stop names a token that was not found. If only "
         'some have none (several templates close no turn that calls a tool), [mask] without_stop = "mask" leaves just these '
         'turns untrained, "drop" drops their conversations, and "train" trains them as they are'
     )

@@ -21,6 +21,7 @@ ClassName = Literal[
 Table = dict[RoleName, dict[ClassName, Weight]]
 
 _OF_NO_ROLE: Final = ("tools", "template")
+_SAID: Final = ("content", "tool_result")
 _IN_TURN: Final = ("stop", "scaffold", "generation_prompt")
 
 
@@ -61,6 +62,12 @@ class Mask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
                     raise ValueError(
                         f"weights.{role}.{name} names no token: tool schemas and what the template writes around turns are of "
                         f'no role; write weights = {{"*" = {{{name} = ...}}}}'
+                    )
+                said = "tool_result" if role == "tool" else "content"
+                if name in _SAID and name != said and role != "*":
+                    raise ValueError(
+                        f"weights.{role}.{name} names no token: what a message of role {role} says is of class {said}; "
+                        f"write weights = {{{role} = {{{said} = ...}}}}"
                     )
                 if name in _IN_TURN and role not in ("assistant", "*"):
                     raise ValueError(

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
+from jinja2.meta import find_undeclared_variables
 
 from schemas.assets import Template
 from stages.render.inputs import Message, Shape
@@ -53,10 +54,12 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
     answered = [span for span in spans_of(full) if span[2] >> 2 == len(prefix)]
     if not answered:
         line = compiled.line_that_looks([message.role for message in (*prefix, ANSWER)], config)
+        unknown = ", ".join(() if line else _undefined(compiled, template))
         raise RenderError(
             f"template {compiled.name}{f', line {line}' if line else ''}: the assistant's text {ANSWER.content!r} cannot be"
             f" followed into {str(full)!r}; the template {'rewrites' if line else 'drops'} it, so nothing of it could be"
-            " trained: choose another template"
+            f" trained: {f'it reads {unknown}, which nothing defines; correct that, or ' if unknown else ''}choose another"
+            " template"
         )
     first = answered[0][0]
     middle = full[max([end for _, end, _ in spans_of(full) if end <= first], default=0) : first]
@@ -82,6 +85,19 @@ def _probe(compiled: Renderer, template: Template, config: Render) -> Probe:
         ),
         shape=shape,
     )
+
+
+def _undefined(compiled: Renderer, template: Template) -> list[str]:
+    """Return the names that a template reads and neither sets nor is given; most templates ask for some that may be given."""
+    given = {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        *compiled.variables,
+        *compiled.environment.globals,
+    }
+    return sorted(find_undeclared_variables(compiled.environment.parse(template.source)) - given)
 
 
 def _whole(compiled: Renderer, config: Render) -> tuple[list[Message], str]:

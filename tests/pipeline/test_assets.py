@@ -79,8 +79,11 @@ def test_a_stop_that_the_template_writes_and_the_tokenizer_does_not_know_is_refu
     source = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
     with pytest.raises(
         ConfigError, match=r"template t.jinja: the stop '</s>' is not a token of .*Choose a chat template"
-    ):
+    ) as refused:
         load(tmp_path, tokenizer, source)
+    remedy = "{#- tokens: </s> -#}"
+    assert remedy in str(refused.value)
+    assert load(tmp_path, tokenizer, remedy + source).added_tokens == {"</s>": 257}
 
 
 def test_declared_tokens_that_the_tokenizer_lacks_are_added_at_its_end(tmp_path: Path):
@@ -134,6 +137,9 @@ def test_a_variable_that_a_template_needs_and_nobody_gives_is_asked_for(tmp_path
         "served with the token; other variables are no tokenizer's"
     )
     assert assets.generation_config["eos_token_id"] == [256]
+    (tmp_path / "c.toml").write_text(config + "variables = {eos_token = '<end>', messages = 'x'}\n")
+    with pytest.raises(ConfigError, match=r"variables: messages would hide the conversation's own messages"):
+        load_assets(load_config(tmp_path / "c.toml"))
     (tmp_path / "c.toml").write_text(config + "variables = {eos_token = '</s>'}\n")
     with pytest.raises(ConfigError, match=r"variables: eos_token = '</s>' is not a token of .*it has '<end>'"):
         load_assets(load_config(tmp_path / "c.toml"))

@@ -77,7 +77,11 @@ def test_answers_that_a_policy_cuts_are_listed_where_they_may_be_cut():
 
 def test_all_else_that_is_not_0_is_listed_in_words():
     *_, others = sections(manifests(render={"notes/reasoning not written": 5, "surprises/of_a_kind": 1}))
-    assert ("render", "time(s) that the template left something out: reasoning not written", "5") in others.rows
+    assert (
+        "render",
+        "time(s) that the template left something out (column notes): reasoning not written",
+        "5",
+    ) in others.rows
     assert ("render", "surprises: of a kind", "1") in others.rows
     assert ("tokenize", "conversation(s) longer than max_seq_len ([tokenize] too_long)", "3") in others.rows
     assert not [row for row in others.rows if row[2] == "0"]
@@ -106,7 +110,7 @@ def test_nearly_all_is_not_all():
 def test_what_looks_wrong_is_remarked():
     found = list(remarks(manifests(render={"notes/content cut": 1, "scoped/0": 7, "scoped/1": 0})))
     assert found == [
-        "note: render: 1 time(s) that the template left something out: content cut",
+        "note: render: 1 time(s) that the template left something out (column notes): content cut",
         "note: render: no match(es) of [[render.scoped]] rule 2; has its pattern, role or class a mistake?",
         "note: tokenize: 2 turn(s) whose first character belongs to a token that began before ([tokenize] straddling)",
         "note: mask: 4 turn(s) without a trained stop, left untrained ([mask] without_stop)",

@@ -99,6 +99,7 @@ def test_transformers_chooses_the_same(beside: dict[str, Any], files: dict[str, 
         ),
         ("tokenizer:tooluse", {"chat_template": NAMED}, r"no template of that name; did you mean 'tool_use'\?"),
         ("tokenizer:x", {}, r"no template of that name; it has none at all"),
+        ("tokenizer:", {"chat_template": NAMED}, r"'tokenizer:': .* no template of that name; known: "),
         ("lama-3", {}, r"'lama-3': no such built-in and no such file; did you mean 'llama-3'\?"),
     ],
 )

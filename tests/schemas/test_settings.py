@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import pytest
@@ -7,10 +7,16 @@ import pytest
 from schemas.settings import ConfigError, apply_overrides, check_names, decode_section, read_toml
 
 
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    kind: Literal["a", "b"] = msgspec.field(name="class", default="a")
+
+
 class Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     min_chars: Annotated[int, msgspec.Meta(ge=0)] = 1
     ratio: float = 0.5
     names: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] | None = None
+    table: dict[Literal["x", "y"], dict[Literal["z"], Literal[1, 2]]] = {}
 
 
 def decode(section: object) -> Bounds:
@@ -26,7 +32,7 @@ def test_absent_keys_have_their_defaults():
     ("section", "said"),
     [
         ({"min_char": 3}, "my.toml: [bounds] unknown key 'min_char'; did you mean 'min_chars'?"),
-        ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, ratio"),
+        ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, ratio, rules, table"),
         ({"min_chars": "3"}, "my.toml: [bounds] min_chars = '3': expected `int`, got `str`"),
         ({"min_chars": -1}, "my.toml: [bounds] min_chars = -1: expected `int` >= 0"),
         ({"names": ["a", 3]}, "my.toml: [bounds] names[1] = ['a', 3]: expected `str`, got `int`"),
@@ -37,6 +43,25 @@ def test_a_wrong_setting_names_file_key_found_and_expected(section, said):
     with pytest.raises(ConfigError) as error:
         decode(section)
     assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        (
+            {"rules": [{"class": "c"}]},
+            "rules[0].class = [{'class': 'c'}]: invalid enum value 'c'; choose one of 'a', 'b'",
+        ),
+        ({"rules": [{}, {"clas": "a"}]}, "object contains unknown field `clas`; did you mean 'class'?"),
+        ({"table": {"w": {}}}, "invalid enum value 'w'; choose one of 'x', 'y'"),
+        ({"table": {"x": {"w": 1}}}, "invalid enum value 'w'; choose one of 'z'"),
+        ({"table": {"x": {"z": 3}}}, "invalid enum value 3; choose one of 1, 2"),
+    ],
+)
+def test_a_wrong_choice_inside_a_setting_names_the_choices_at_that_place(section, said):
+    with pytest.raises(ConfigError) as error:
+        decode(section)
+    assert str(error.value).endswith(said)
 
 
 def test_an_unknown_section_is_an_error_with_the_nearest_name():

@@ -445,6 +445,19 @@ def test_weights_that_agree_are_kept(keys, weight):
     assert answer(chat(content="a", **keys))["weight"] == weight
 
 
+@pytest.mark.parametrize("flag", [{"loss": False}, {"mask": 1}, {"training": True}, {"weights": [0, 1]}])
+def test_a_flag_by_which_others_leave_a_message_untrained_is_not_overlooked(flag):
+    reason, detail = refusal(json.dumps(chat(content="a", **flag)).encode())[:2]
+    assert reason == DropReason.BAD_SHAPE
+    assert f"messages[1].{next(iter(flag))}: expected train (true or false) or weight (a number)" in detail
+    assert answer(chat(content="a", loss=None))["weight"] is None
+
+
+def test_no_text_beside_calls_is_the_same_as_null():
+    assert answer(chat(content="", tool_calls=[CALL])) == answer(chat(content=None, tool_calls=[CALL]))
+    assert answer(chat(content=" ", tool_calls=[CALL]))["content"] == " "
+
+
 @pytest.mark.parametrize("gap", [" ", "  ", " \t", "\n", "\r\n", "\t \r\n"])
 def test_a_repeated_key_is_found_whatever_stands_before_its_colon(gap):
     raw = '{"messages": [{"role": "user", "content": "x", "content"GAP: "q"}, {"role": "assistant", "content": "a"}]}'

@@ -267,6 +267,13 @@ def test_an_empty_frame_stays_empty():
         ({"without_stop": "ignore"}, "choose one of 'refuse', 'mask', 'drop', 'train'"),
         ({"weights": {"user": {"template": 1}}}, "weights.user.template names no token"),
         ({"weights": {"user": {"stop": 1}}}, "only turns of the assistant have stop"),
+        ({"weights": {"tool": {"content": 1}}}, "write weights = {tool = {tool_result = ...}}"),
+        ({"weights": {"user": {"tool_result": 1}}}, "write weights = {user = {content = ...}}"),
+        ({"weights": {"asistant": {}}}, "choose one of 'system', 'user', 'assistant', 'tool', '*'"),
+        (
+            {"weights": {"user": {"contents": 1}}},
+            "choose one of 'content', 'reasoning', 'tool_call', 'tool_result', 'stop'",
+        ),
         ({"weights": {"assistant": {"content": -1}}}, "weights"),
         ({"require_stop": False}, "unknown key 'require_stop'"),
     ],
@@ -287,9 +294,17 @@ spans = st.lists(
     ),
     max_size=12,
 )
-tables = st.dictionaries(
-    st.sampled_from(["user", "assistant", "tool", "*"]),
-    st.dictionaries(st.sampled_from(["content", "reasoning", "tool_call", "*"]), st.sampled_from([0.0, 0.5, 1.0])),
+tables = st.fixed_dictionaries(
+    {},
+    optional={
+        role: st.dictionaries(st.sampled_from([*said, "reasoning", "tool_call", "*"]), st.sampled_from([0.0, 0.5, 1.0]))
+        for role, said in (
+            ("user", ["content"]),
+            ("assistant", ["content"]),
+            ("tool", ["tool_result"]),
+            ("*", ["content", "tool_result"]),
+        )
+    },
 )
 
 

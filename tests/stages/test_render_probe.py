@@ -84,6 +84,10 @@ def test_calls_take_the_first_form_that_is_written_whole():
     [
         ("{% for m in messages %}{{ m.content | upper }}{% endfor %}", "'Bravo answer' cannot be followed"),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", "cannot be followed"),
+        (
+            "{% for m in mesages %}{{ m.content }}{{ strftime_now('%d') }}{% endfor %}{% for m in messages %}{% endfor %}",
+            "it reads mesages, which nothing defines; correct that, or choose another template",
+        ),
         ("{{ raise_exception('not today') }}", "refuses a conversation of one question and one answer.*not today"),
         ("{{ 'a' * 10 ** 9 }}", "refuses .* 1000000000 characters"),
     ],
