@@ -10,10 +10,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.graph import SOURCE, Stage, by_name
+from pipeline.halves import Halves, split
 from pipeline.keys import shard_key
 from pipeline.plan import Task, input_digests
 from pipeline.source import Source, read_chunk
-from pipeline.store import Halves, Store, split
+from pipeline.store import Store
 from schemas.errors import GateError
 from schemas.manifest import ShardRecord
 

@@ -17,6 +17,8 @@ from schemas.manifest import FORMAT
 
 READER: Final = ("pipeline.source", "pipeline.cutting")
 """What turns files into lines: part of the key of the stage that reads them."""
+WRITER: Final = ("pipeline.halves", "pipeline.store")
+"""What turns a stage's output into files: part of every key."""
 _OURS: Final = ("stages", "schemas", "pipeline")
 _LIBRARIES: Final = frozenset(
     {"polars", "pyarrow", "numpy", "numba", "msgspec", "jinja2", "tokenizers", "gigatoken", "datasketch"}
@@ -41,7 +43,7 @@ def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.St
     """
     reads_lines = stage.reads[0] == SOURCE
     counting = (stage.report.__module__,) if stage.report else ()  # counts stand in the records, which keys vouch for
-    code, libraries = closure((stage.run.__module__, *counting, "pipeline.store", *(READER if reads_lines else ())))
+    code, libraries = closure((stage.run.__module__, *counting, *WRITER, *(READER if reads_lines else ())))
     settings = {name: value for name, value in msgspec.to_builtins(config).items() if name not in stage.neutral}
     if reads_lines:
         settings["source"] = [source.shard_bytes, source.max_line_bytes]

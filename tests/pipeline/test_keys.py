@@ -117,3 +117,12 @@ def test_the_code_that_cuts_files_is_part_of_the_key_of_what_reads_them():
     imported = keys._imports("pipeline.source", keys._find("pipeline.source").read_bytes(), is_package=False)
     # whatever of pipeline the reader imports is named, for the closure does not follow it
     assert {name for name in imported if name.startswith("pipeline.") and keys._find(name)} <= set(keys.READER)
+
+
+def test_the_code_that_splits_and_writes_is_part_of_every_key():
+    modules = {name for name, _ in keys.closure(keys.WRITER)[0]}
+    assert modules >= {"pipeline.halves", "pipeline.store", "schemas.conform", "schemas.files"}
+    for writer in keys.WRITER:
+        imported = keys._imports(writer, keys._find(writer).read_bytes(), is_package=False)
+        found = {name for name in imported if name.startswith("pipeline.") and keys._find(name)}
+        assert found <= {*keys.WRITER, "pipeline.graph"}  # what of the graph decides stands in the key by value

@@ -5,8 +5,8 @@ import polars as pl
 import pytest
 
 from pipeline.graph import by_name
-from pipeline.store import DamagedShardError, StageError, Store, split
-from schemas.conform import SchemaError
+from pipeline.halves import StageError, split
+from pipeline.store import DamagedShardError, Store
 
 CLUSTERS = dataclasses.replace(by_name("clusters"), scope="shard")
 
@@ -51,11 +51,6 @@ def test_a_lost_row_is_a_defect_that_stops_the_build(store):
     with pytest.raises(StageError, match="clusters, shard 0: 7 conversations in, but 4 kept"):
         commit(store, 0, "k", rows(4, dropped=2), 7)
     assert store.record("clusters", 0) is None
-
-
-def test_a_table_without_a_promised_column_is_a_defect(store):
-    with pytest.raises(SchemaError, match="missing column"):
-        commit(store, 0, "k", rows(2).drop("cluster"), 2)
 
 
 def test_a_flipped_bit_is_found_before_it_is_used(store):
@@ -107,23 +102,3 @@ def test_the_bytes_do_not_depend_on_how_a_frame_is_chunked(store):
     commit(store, 1, "k", pl.concat([whole[:2], whole[2:]], rechunk=False), 6)
     kept = store.root / "clusters" / "kept"
     assert (kept / "00000.arrow").read_bytes() == (kept / "00001.arrow").read_bytes()
-
-
-def windows(*ids: str, dropped: tuple[str, ...] = ()) -> pl.DataFrame:
-    names = [*ids, *dropped]
-    reasons = [None] * len(ids) + ["over_max_seq_len"] * len(dropped)
-    return rows(len(names)).with_columns(id=pl.Series(names), drop_reason=pl.Series(reasons, dtype=pl.String))
-
-
-def test_a_conversation_of_several_rows_is_kept_once():
-    stage = dataclasses.replace(CLUSTERS, expands=True)
-    out = windows("a:1", "a:2#1", "a:2#2", "a#1:3", dropped=("a:4",))
-    assert split(stage, 0, out, 4).n_kept == 3
-    with pytest.raises(StageError, match="5 conversations in, but 3 kept"):
-        split(stage, 0, out, 5)
-    with pytest.raises(StageError, match="both kept and dropped: a:2"):
-        split(stage, 0, windows("a:1", "a:2#1", dropped=("a:2",)), 3)
-    with pytest.raises(StageError, match=r"1 kept row.* have another one's id"):
-        split(stage, 0, windows("a:2#1", "a:2#1"), 1)
-    with pytest.raises(StageError, match="2 conversations in, but 3 kept"):
-        split(CLUSTERS, 0, windows("a:1", "a:2#1", "a:2#2"), 2)  # any other stage has one row for one
