@@ -25,7 +25,8 @@ first steps:
   chatloom train                       fine-tune the small model on them
   chatloom look runs/tiny mask         see which tokens are trained
   chatloom funnel runs/tiny            see what was kept and dropped, and why
-  chatloom data --input 'my/*.jsonl' --run runs/mine     your own conversations
+  cp configs/sft.toml my.toml          for your own conversations: name them, and your model's tokenizer, in it
+  chatloom data my.toml
 
 exit codes: 0 done, 2 your input or settings, 3 the data breaks a promise, 4 disk, 75 the run is in use, 70 a bug,
 130 stopped by Ctrl-C"""
