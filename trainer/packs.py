@@ -26,7 +26,7 @@ def read_manifest(run: Path) -> Manifest:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise DataError(f"{path}: not found, so there is nothing to train on; `chatloom data CONFIG` makes it") from None
+        raise DataError(f"{path}: not found, so there is nothing to train on; run `make data` first") from None
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: not a manifest of this version: {error}; {REBUILD}") from None
 
