@@ -31,6 +31,7 @@ class DropReason(StrEnum):
     NEAR_DUPLICATE = "near_duplicate"
     # render, tokenize, mask, pack
     TEMPLATE_ERROR = "template_error"
+    LEFT_OUT = "left_out"
     CONTROL_TOKEN = "control_token"
     UNPROVEN = "unproven"
     NO_STOP = "no_stop"
@@ -58,6 +59,7 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.EXACT_DUPLICATE: "the same text, once normalised, as its keeper",
     DropReason.NEAR_DUPLICATE: "similar to its keeper by at least [clusters] threshold (exact Jaccard)",
     DropReason.TEMPLATE_ERROR: "the chat template refused or failed on this conversation",
+    DropReason.LEFT_OUT: "the chat template leaves out or rewrites a part of it, and [render] left_out says to drop such rows",
     DropReason.CONTROL_TOKEN: "the content could not be encoded without producing a control token",
     DropReason.UNPROVEN: "the tokens do not spell the text, nor what the tokenizer's normaliser makes of it",
     DropReason.NO_STOP: "a turn of the assistant does not end on a trained stop token, and [mask] says to drop such rows",

@@ -19,6 +19,11 @@ def unwritten(fields: Iterable[tuple[int, str]]) -> Iterator[str]:
     return (f"{field}:{message} not written" for message, field in fields)
 
 
+def behind_stops(messages: Iterable[int]) -> Iterator[str]:
+    """Say of each message that the template goes on with it behind the stop of its turn."""
+    return (f"message:{message} goes on behind its stop" for message in messages)
+
+
 def notes_of(messages: Sequence[Message], tools: str | None, written: Sequence[Span]) -> list[str]:
     """Return what is missing of a rendered conversation, message by message.
 

@@ -40,10 +40,10 @@ def partition(
 
     Neighbours differ in class or message. The turn of an assistant reaches from the end of the generation prompt to the
     end of its stop: the template's text in it is scaffold, or stop; the prompt before it is a class of its own. A message
-    that wrote no character has no turn, and what the template repeats of a message behind its turn is no message's.
+    that wrote no character has no turn, and what stands behind the end of a message's turn is no message's.
     `written` is ascending and disjoint.
     """
-    written = _without_echoes(text, written, roles, boundaries)
+    written, _ = _to_their_stops(text, written, roles, boundaries)
     parts: list[tuple[int, int, int, int]] = []
     at = index = 0
     n_written = len(written)
@@ -84,30 +84,43 @@ def partition(
     return parts
 
 
-def _without_echoes(text: str, written: Sequence[Span], roles: Sequence[str], boundaries: Boundaries) -> Sequence[Span]:
-    """Return `written`, where what an assistant wrote stands again behind the end of its turn as written by no message.
+def overruns(text: str, written: Sequence[Span], roles: Sequence[str], boundaries: Boundaries) -> list[int]:
+    """Return the messages of which the template writes a part for the first time behind the end of their turn."""
+    return _to_their_stops(text, written, roles, boundaries)[1]
 
-    Some templates put the name of the called function in front of its result. What stands there for the first time is a
-    turn that goes on, and so is what follows another generation prompt.
+
+def _to_their_stops(
+    text: str, written: Sequence[Span], roles: Sequence[str], boundaries: Boundaries
+) -> tuple[Sequence[Span], list[int]]:
+    """Return `written`, where what stands behind the end of an assistant's turn is written by no message, and `overruns`.
+
+    Some templates put the name of the called function in front of its result: it was written before. Some end a turn and go
+    on with it, as DeepSeek V3's does at a third call: no model would be asked for that. A turn does go on behind another
+    generation prompt, and behind the text of another message (a tool's result that stands inside of it).
     """
     out: list[Span] = []
     known: dict[int, list[str]] = {}
     ends: dict[int, int] = {}
+    overrun: list[int] = []
+    previous = -1
     bare = ""
     for first, end, who in written:
         message = who >> 2
         if message >= 0 and roles[message] == "assistant":
-            if any(text[first:end] in own for own in known.get(who, ())):
+            is_repeated = any(text[first:end] in own for own in known.get(who, ()))
+            if message in ends and (is_repeated or previous == message):
                 bare = bare or _bare(text, written)
                 found, after = _find_stop(bare, ends[message], first, boundaries)
                 has_prompt = bool(boundaries.header) and boundaries.header in bare[after:first]
                 if found < after and not has_prompt:
                     out.append((first, end, NO_MESSAGE << 2 | who & 3))
+                    overrun += [message] if not is_repeated and message not in overrun else []
                     continue
             ends[message] = end
             known.setdefault(who, []).append(text[first:end])
+        previous = message
         out.append((first, end, who))
-    return out
+    return out, overrun
 
 
 def _bare(text: str, written: Sequence[Span]) -> str:

@@ -1,5 +1,7 @@
 """Settings of the render stage, and the error it raises for what no row can be blamed for."""
 
+from typing import Literal
+
 import msgspec
 
 from schemas.errors import GateError
@@ -22,6 +24,9 @@ class Render(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What strftime_now sees, as YYYY-MM-DD: never the clock, so that the same input gives the same text."""
     stop: tuple[str, ...] = ()
     """Texts that end an assistant's turn; when empty they are found by rendering a small conversation."""
+    left_out: Literal["note", "drop"] = "note"
+    """What becomes of a conversation of which the template leaves out or rewrites a part, such as tools that it does not
+    know: note keeps it and says so in `notes`, which the build counts; drop drops it (left_out)."""
     scoped: tuple[Scoped, ...] = ()
     """Rules that weigh parts of messages: {pattern, weight, role, class}; see docs/masks.md."""
     verify: int = 16

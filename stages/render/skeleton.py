@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from stages.render.notes import unwritten
-from stages.render.regions import Boundaries, partition
+from stages.render.notes import behind_stops, unwritten
+from stages.render.regions import Boundaries, overruns, partition
 from stages.render.symbol import ObservedError, Slot, Symbol
 from stages.render.traced import CONTENT, REASONING, TOOL_RESULT, Span, origin
 
@@ -56,7 +56,8 @@ def skeleton(rendered: str | Symbol, roles: Sequence[str], reasons: Sequence[boo
     ]
     fields = [(message, "reasoning") for message, has in enumerate(reasons) if has]
     fields += [(message, "content") for message in range(len(roles))]
-    return Skeleton(tuple(parts), tuple(unwritten(field for field in sorted(fields) if field not in seen)))
+    notes = unwritten(field for field in sorted(fields) if field not in seen)
+    return Skeleton(tuple(parts), (*notes, *behind_stops(overruns(text, written, roles, boundaries))))
 
 
 def _author(slot: Slot, roles: Sequence[str]) -> int:

@@ -15,10 +15,10 @@ from schemas.reasons import DropReason
 from stages.render.forgery import forged, spelled
 from stages.render.inputs import FIELDS, Message
 from stages.render.meter import LimitError
-from stages.render.notes import notes_of
+from stages.render.notes import behind_stops, notes_of
 from stages.render.paths import Branch, Node
 from stages.render.program import for_tools, program
-from stages.render.regions import partition
+from stages.render.regions import overruns, partition
 from stages.render.renderer import FAILURES, describe
 from stages.render.rows import Rows
 from stages.render.scoped import apply_scoped
@@ -74,6 +74,8 @@ class _Shard:
         verified = (row for row in range(self.frame.height) if row not in self.refused_here)
         self._verify(columns[0], sorted({*explored, *islice(verified, self.config.verify)} - self.refused_here))
         out = self.frame.select("id", "split").with_columns(columns)
+        if self.config.left_out == "drop":
+            out = _dropping_noted(out)
         return apply_scoped(out, self.config.scoped) if self.config.scoped else out
 
     def _follow(self) -> tuple[list[int], list[int]]:
@@ -172,8 +174,10 @@ class _Shard:
                 self._refuse_here(row, DropReason.CONTROL_TOKEN, detail)
                 return True
             roles = [message.role for message in messages]
-            spans = partition(text, written, roles, program.known.boundaries)
-            self.rows.add(row, encoded, spans, notes_of(messages, tools, written))
+            boundaries = program.known.boundaries
+            notes = notes_of(messages, tools, written)
+            notes += behind_stops(overruns(text, written, roles, boundaries))
+            self.rows.add(row, encoded, partition(text, written, roles, boundaries), notes)
         return True
 
     def _refuse_here(self, row: int, reason: DropReason, detail: str) -> None:
@@ -225,3 +229,12 @@ class _Shard:
 
 def _first_difference(left: str, right: str) -> int:
     return next((at for at, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+
+
+def _dropping_noted(out: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows with a drop reason for those that have notes, which are then the detail."""
+    is_noted = pl.col("drop_reason").is_null() & (pl.col("notes").list.len() > 0)
+    return out.with_columns(
+        detail=pl.when(is_noted).then(pl.col("notes").list.join("; ")).otherwise("detail"),
+        drop_reason=pl.when(is_noted).then(pl.lit(DropReason.LEFT_OUT.value)).otherwise("drop_reason"),
+    )

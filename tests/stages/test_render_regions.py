@@ -1,6 +1,6 @@
 """Where a turn begins and ends, on texts short enough to count."""
 
-from stages.render.regions import CLASSES, Boundaries, partition
+from stages.render.regions import CLASSES, Boundaries, overruns, partition
 from stages.render.traced import CONTENT, REASONING, TOOL_CALL, TOOL_RESULT, TOOLS, origin
 
 CHAT = Boundaries(header="<A>", after_user="<A>", after_tool="<R>", lead="", stops=("END",))
@@ -128,3 +128,18 @@ def test_tool_schemas_are_of_no_message():
         (0, 1, CLASSES.index("tools"), -1),
         (1, 2, CLASSES.index("content"), 0),
     ]
+
+
+def test_what_a_template_writes_on_behind_the_stop_is_of_no_turn():
+    """As DeepSeek V3's does, which closes a turn after two calls and goes on with the third."""
+    text = "q<A>fENDg"
+    written = [(0, 1, origin(0, CONTENT)), (4, 5, origin(1, TOOL_CALL)), (8, 9, origin(1, TOOL_CALL))]
+    roles = ["user", "assistant"]
+    found = partition(text, written, roles, CHAT)
+    assert [(CLASSES[kind], message) for _, _, kind, message in found][2:] == [
+        ("tool_call", 1),
+        ("stop", 1),
+        ("tool_call", -1),
+    ]
+    assert overruns(text, written, roles, CHAT) == [1]
+    assert overruns(text[:-1], written[:-1], roles, CHAT) == []
