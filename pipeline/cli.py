@@ -156,7 +156,9 @@ def _data(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pipeline.interrupt import Stop
+    from pipeline.lean import leave_out
 
+    leave_out()  # this process builds, and nothing else
     stop = Stop()
     stop.install()
     from pipeline.config import load_config

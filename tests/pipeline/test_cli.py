@@ -6,7 +6,7 @@ import time
 import polars as pl
 import pytest
 
-from pipeline.cli import main, parser
+from pipeline.cli import parser
 from schemas.manifest import STAGES
 from tests.corpus import ROOT, write_config, write_corpus
 
@@ -180,10 +180,11 @@ def test_without_colour_brackets_mark_what_is_trained(built):
     assert "<|im_end|>⟧" in out
 
 
-def test_a_run_in_use_is_refused_with_its_own_code(built, capsys):
+def test_a_run_in_use_is_refused_with_its_own_code(built):
     from schemas.lock import locked
 
     directory, _, config, _ = built
     with locked(directory / ".lock"):
-        assert main(["data", str(config)]) == 75
-    assert "another process is writing this run" in capsys.readouterr().err
+        done = run("data", str(config))
+    assert done.returncode == 75
+    assert "another process is writing this run" in done.stderr
