@@ -3,7 +3,8 @@
     python bench/prepare.py --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--rows N] [--workers 2]
 
 Ours is `chatloom data --until mask` on a run that has come to the end of dedup: from the command to its end, shards
-written, start-up included; start-up alone is that of the same command for one conversation. TRL's is `_prepare_dataset` of
+written, start-up included; start-up alone is that of the same command for one conversation. The three stages alone are
+timed in processes that have loaded what they need, from the frames of dedup to those of mask. TRL's is `_prepare_dataset` of
 an SFTTrainer with `assistant_only_loss` and its training twin of the template: tokenising, labels and packing, in as many
 processes, written to a cache of its own; loading Python, tokenizer, model and data is not counted. Both see the rows that
 dedup kept; megabytes are those of these rows as JSON lines of role and content.
@@ -24,6 +25,39 @@ from pathlib import Path
 import polars as pl
 
 ROOT = Path(__file__).parents[1]
+OURS = """
+import sys, time
+from pathlib import Path
+from pipeline.kernel_cache import use_kernel_cache
+from pipeline.lean import leave_out
+leave_out()
+use_kernel_cache()
+import polars as pl
+from pipeline.assets import load_assets
+from pipeline.config import load_config
+from pipeline.execute import Settings, run_empty
+from pipeline.graph import by_name
+
+run, tokenizer, part, parts = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+config = load_config(Path("configs/sft.toml"), assignments=[f"tokenize.tokenizer={tokenizer}"])
+assets = load_assets(config).by_name
+stages = [by_name(name) for name in ("render", "tokenize", "mask")]
+run_empty(stages, Settings(config.source, config.sections, assets, {}))  # as TRL's, our loading is not counted
+rows = pl.concat([pl.read_ipc(path) for path in sorted(run.glob("dedup/kept/*.arrow"))])
+size = -(-rows.height // parts)
+own = rows.slice(part * size, size)
+print("ready", flush=True)
+sys.stdin.readline()
+start = time.perf_counter()
+for frame in own.iter_slices(6000):
+    for stage in stages:
+        settings = config.sections[stage.name]
+        out = stage.run(frame, settings, **{name: assets[name] for name in stage.assets})
+        stage.report(out, frame, settings)
+        is_whole = out["drop_reason"].null_count() == out.height
+        frame = (out if is_whole else out.filter(pl.col("drop_reason").is_null())).select(stage.writes.names)
+print(time.perf_counter() - start)
+"""
 PEER = """
 import json, sys, time
 from pathlib import Path
@@ -90,14 +124,15 @@ def main() -> None:
             build(home / f"{part}.jsonl", home / f"{part}-dedup", "dedup", options)
         build_on(home, "one", options)  # kernels are compiled
         rows = write_rows(home / "all-dedup", home / "rows.jsonl")
-        starts, ours, theirs, counts = [], [], [], [0, 0]
+        starts, ours, stages, theirs, counts = [], [], [], [], [0, 0]
         for turn in range(options.rounds):
             starts.append(build_on(home, "one", options))
             ours.append(build_on(home, "all", options))
+            stages.append(run_stages(home / "all-dedup", options))
             if turn < (options.rounds if options.peer_rounds is None else options.peer_rounds):
                 seconds, *counts = peer(home, options)
                 theirs.append(seconds)
-        report(home, rows, starts, ours, theirs, counts, options)
+        report(home, rows, starts, ours, stages, theirs, counts, options)
 
 
 def build(given: Path, run: Path, until: str, options: argparse.Namespace) -> float:
@@ -125,6 +160,29 @@ def build_on(home: Path, part: str, options: argparse.Namespace) -> float:
     shutil.rmtree(run, ignore_errors=True)
     shutil.copytree(home / f"{part}-dedup", run)
     return build(home / f"{part}.jsonl", run, options.until, options)
+
+
+def run_stages(run: Path, options: argparse.Namespace) -> float:
+    """Return the seconds of the three stages over all rows, in as many processes, nothing written, loading not counted."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OURS, str(run), options.tokenizer, str(part), str(options.workers)],
+            cwd=ROOT,
+            env=os.environ | dict.fromkeys(("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"), "1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for part in range(options.workers)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    return max(float(process.communicate()[0]) for process in processes)
 
 
 def write_rows(run: Path, path: Path) -> int:
@@ -162,6 +220,7 @@ def report(
     rows: int,
     starts: list[float],
     ours: list[float],
+    stages: list[float],
     theirs: list[float],
     counts: list[int],
     options: argparse.Namespace,
@@ -176,11 +235,15 @@ def report(
     print(f"ours, until {options.until}: {own:.2f} s = {size / own:.1f} MB/s, {tokens:,} tokens, {trained:,} trained")
     rest = max(own - start, 0.01)  # on a busy machine start-up can take longer than the build
     print(f"  start-up alone {start:.2f} s; without it {rest:.2f} s = {size / rest:.1f} MB/s")
+    alone = statistics.median(stages)
+    print(f"  the three stages alone, nothing written: {alone:.2f} s = {size / alone:.1f} MB/s")
     if theirs:
         other = statistics.median(theirs)
         what = "truncation" if options.no_packing else "packing"
         print(f"TRL, with {what}: {other:.2f} s = {size / other:.1f} MB/s, {counts[0]:,} tokens, {counts[1]:,} trained")
-        print(f"ratio: {other / own:.1f} x; without our start-up {other / rest:.1f} x")
+        print(
+            f"ratio: {other / own:.1f} x; without our start-up {other / rest:.1f} x; stages alone {other / alone:.1f} x"
+        )
 
 
 if __name__ == "__main__":

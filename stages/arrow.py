@@ -1,5 +1,6 @@
 """Flat buffers of list columns, in and out of Polars, without a Python object per value."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,13 @@ def list_column(offsets: NDArray[Any], values: NDArray[Any] | pa.Array) -> pa.Li
         raise OverflowError(f"{len(values)} values in one shard; lower [source] shard_bytes")
     items = values if isinstance(values, pa.Array) else pa.array(values)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), items)
+
+
+def sparse_strings(values: Mapping[int, str], n_rows: int) -> pa.StringArray:
+    """Return the string array with `values` at their rows and null everywhere else."""
+    return (
+        pa.array([values.get(row) for row in range(n_rows)], pa.string()) if values else pa.nulls(n_rows, pa.string())
+    )
 
 
 def frame(columns: dict[str, Any]) -> pl.DataFrame:

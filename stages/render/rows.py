@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from schemas import fields as f
 from schemas.reasons import DropReason
+from stages import arrow
 from stages.render.regions import CLASSES
 from stages.render.skeleton import Skeleton
 from stages.render.symbol import Slot
@@ -92,8 +93,10 @@ class Rows:
             "text": _strings(text_offsets, text, is_null),
             "spans": self._spans(span_offsets, starts, ends, classes, messages, is_null),
             "notes": self._notes(),
-            "detail": _sparse({row: detail for row, (_, detail) in self.refusals.items()}, len(is_null)),
-            "drop_reason": _sparse({row: reason.value for row, (reason, _) in self.refusals.items()}, len(is_null)),
+            "detail": arrow.sparse_strings({row: detail for row, (_, detail) in self.refusals.items()}, len(is_null)),
+            "drop_reason": arrow.sparse_strings(
+                {row: reason.value for row, (reason, _) in self.refusals.items()}, len(is_null)
+            ),
         }
         return [pl.Series(name, pl.from_arrow(column)) for name, column in columns.items()]
 
@@ -175,10 +178,4 @@ def _strings(offsets: Ints, data: NDArray[np.uint8], is_null: NDArray[np.bool_])
     is_valid = pa.array(~is_null).buffers()[1] if is_null.any() else None
     return pa.StringArray.from_buffers(
         len(is_null), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data), is_valid
-    )
-
-
-def _sparse(values: dict[int, str], n_rows: int) -> pa.StringArray:
-    return (
-        pa.array([values.get(row) for row in range(n_rows)], pa.string()) if values else pa.nulls(n_rows, pa.string())
     )

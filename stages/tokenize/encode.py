@@ -63,8 +63,8 @@ def encode_conversations(frame: pl.DataFrame, config: Tokenize, vocabulary: Voca
             "spans": arrow.list_column(whole.span_offsets, token_spans),
             "n_straddling": pa.array(out.n_straddling),
             "proof": pa.StructArray.from_arrays(list(map(pa.array, proofs)), fields=list(PROOF.type)),
-            "detail": pa.array([out.details.get(row) for row in range(n_rows)], pa.string()),
-            "drop_reason": pa.array([out.reasons.get(row) for row in range(n_rows)], pa.string()),
+            "detail": arrow.sparse_strings(out.details, n_rows),
+            "drop_reason": arrow.sparse_strings(out.reasons, n_rows),
         }
     )
 
