@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import sys
 import unicodedata
 from pathlib import Path
 from typing import Final
@@ -38,7 +39,7 @@ def digest(*parts: bytes | str) -> str:
 def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.Struct], source: Source) -> str:
     """Return the key of everything that determines `stage` but its input.
 
-    That is its code, the code that reads and writes for it, its settings, schema, libraries, assets, and Unicode's tables.
+    That is its code, the code that reads and writes for it, its settings, schema, libraries, assets, and Python's version.
     A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
     """
     reads_lines = stage.reads[0] == SOURCE
@@ -50,6 +51,7 @@ def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.St
     return digest(
         str(FORMAT),
         unicodedata.unidata_version,
+        "{}.{}".format(*sys.version_info),
         stage.name,
         *(f"{name}={source}" for name, source in code),
         *(f"{name}=={version}" for name, version in libraries),

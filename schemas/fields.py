@@ -106,7 +106,6 @@ PROOF: Final = field(
         [
             field("is_proven", pa.bool_(), "the tokens spell the text byte for byte; else they are placed by offsets"),
             field("is_guarded", pa.bool_(), "the content spelled a control token, and was encoded as the text it is"),
-            field("is_by_oracle", pa.bool_(), "gigatoken differed in this shard, which tokenizers encoded"),
             field("n_straddling_turns", pa.int32(), "turns whose first character belongs to a token begun before it"),
         ]
     ),

@@ -1,5 +1,7 @@
 """Text and its spans in, token ids and the same spans in tokens out: one pass, no prefix is ever encoded again."""
 
+from typing import Final
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -13,6 +15,9 @@ from stages.tokenize.lay import Encoded, encode_texts, replace_rows
 from stages.tokenize.settings import Tokenize
 from stages.tokenize.spelling import NEVER
 from stages.tokenize.texts import Ints, Texts, texts_of
+
+BY_ORACLE: Final = "is_by_oracle"
+"""gigatoken differed in this frame, which `tokenizers` encoded: counted, and never written, for no byte depends on it."""
 
 
 def encode_conversations(frame: pl.DataFrame, config: Tokenize, vocabulary: Vocabulary) -> pl.DataFrame:
@@ -54,7 +59,7 @@ def encode_conversations(frame: pl.DataFrame, config: Tokenize, vocabulary: Voca
         names=["start", "end", "class", "role", "message", "weight"],
     )
     n_rows = len(whole.texts)
-    proofs = (out.is_proven, out.is_guarded, np.full(n_rows, out.differs), out.n_straddling_turns)
+    proofs = (out.is_proven, out.is_guarded, out.n_straddling_turns, np.full(n_rows, out.differs))
     return arrow.frame(
         {
             "id": frame["id"].to_arrow(),
@@ -62,7 +67,9 @@ def encode_conversations(frame: pl.DataFrame, config: Tokenize, vocabulary: Voca
             "input_ids": arrow.list_column(out.offsets, out.ids),
             "spans": arrow.list_column(whole.span_offsets, token_spans),
             "n_straddling": pa.array(out.n_straddling),
-            "proof": pa.StructArray.from_arrays(list(map(pa.array, proofs)), fields=list(PROOF.type)),
+            "proof": pa.StructArray.from_arrays(
+                list(map(pa.array, proofs)), fields=[*PROOF.type, pa.field(BY_ORACLE, pa.bool_())]
+            ),
             "detail": arrow.sparse_strings(out.details, n_rows),
             "drop_reason": arrow.sparse_strings(out.reasons, n_rows),
         }

@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from stages.tokenize.encode import BY_ORACLE
 from stages.tokenize.fit import count_too_long
 from stages.tokenize.settings import Tokenize
 
@@ -22,5 +23,5 @@ def report_tokens(out: pl.DataFrame, _frame: pl.DataFrame, config: Tokenize) -> 
         "rows/guarded": int(kept["is_guarded"].sum()),
         "straddling": int(kept["n_straddling"].sum()),
         "straddling/turn_start": int(kept["n_straddling_turns"].sum()),
-        "mismatched_shards": int(out["proof"].struct.field("is_by_oracle").any()),
+        "mismatched_shards": int(BY_ORACLE in out.columns),
     } | count_too_long(out, config)

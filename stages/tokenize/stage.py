@@ -3,7 +3,8 @@
 import polars as pl
 
 from schemas.assets import Vocabulary
-from stages.tokenize.encode import encode_conversations
+from schemas.fields import PROOF
+from stages.tokenize.encode import BY_ORACLE, encode_conversations
 from stages.tokenize.fit import fit_conversations
 from stages.tokenize.settings import Tokenize
 
@@ -13,4 +14,8 @@ def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary:
 
     A row of more than `max_seq_len` tokens is dropped, shortened, or replaced by several (stages.tokenize.fit).
     """
-    return fit_conversations(frame, encode_conversations(frame, config, vocabulary), config, vocabulary)
+    out = fit_conversations(frame, encode_conversations(frame, config, vocabulary), config, vocabulary)
+    proof = out["proof"].struct
+    if proof.field(BY_ORACLE).any():
+        out = out.with_columns(pl.lit(value=True).alias(BY_ORACLE))
+    return out.with_columns(pl.struct(*(proof.field(name) for name in PROOF.type.names)).alias(PROOF.name))

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from schemas import tables
 from schemas.assets import Vocabulary
-from stages.tokenize import Tokenize, tokenize_conversations
+from stages.tokenize import Tokenize, report_tokens, tokenize_conversations
 from stages.tokenize.definition import TokenizerError
 from stages.tokenize.engine import engine_for
 from stages.tokenize.guard import MARKS, encode_guarded
@@ -140,6 +141,18 @@ def test_texts_on_which_the_fast_engine_errs_are_encoded_by_the_oracle_and_no_ot
     assert offsets.tolist() == [0, len(ids)]
     # another shard is encoded as if this one had never been: the order of shards changes no byte
     assert engine.encode(["Hello world"], verify=0)[1].tolist() == other.fast.encode("Hello world").tolist()
+
+
+def test_a_mismatch_is_counted_and_changes_no_byte():
+    vocabulary = Vocabulary(tokenizer_json=byte_level().tokenizer_json + b"  ")
+    engine_for(vocabulary, "auto").fast = engine_for(sentencepiece_like(), "auto").fast  # gives other ids
+    frame = rendered(CONVERSATION)
+    out = tokenize_conversations(frame, Tokenize(), vocabulary=vocabulary)
+    assert report_tokens(out, frame, Tokenize())["mismatched_shards"] == 1
+    expected = tokenize_conversations(frame, Tokenize(engine="tokenizers"), vocabulary=vocabulary)
+    written = [*tables.TOKENIZED.names, *tables.WEIGHED.names]
+    assert out.select(written).equals(expected.select(written))
+    assert report_tokens(expected, frame, Tokenize())["mismatched_shards"] == 0
 
 
 def test_a_broken_tokenizer_is_named_as_such():

@@ -51,7 +51,7 @@ def test_cut_at_the_prompt_the_answer_is_what_a_model_writes_after_that_prompt()
     assert tokens == ["A", ":", "Ġ", "Hi", "!", "<e>"]
     assert spans == [["A", ":", "Ġ"], ["Hi", "!"], ["<e>"]]
     assert row["n_straddling"] == 0
-    assert row["proof"] == {"is_proven": True, "is_guarded": False, "is_by_oracle": False, "n_straddling_turns": 0}
+    assert row["proof"] == {"is_proven": True, "is_guarded": False, "n_straddling_turns": 0}
 
 
 def test_an_answer_whose_newline_merges_with_the_headers_keeps_all_its_other_tokens():
