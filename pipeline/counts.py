@@ -19,6 +19,7 @@ _TEXTS: Final = {
     "straddling": "token(s) that begin in one span and end in another",
     "straddling/turn_start": "turn(s) whose first character belongs to a token that began before ([tokenize] straddling)",
     "mismatched_shards": "shard(s) encoded by `tokenizers`, because gigatoken gave other ids",
+    "shards_without_gigatoken": "shard(s) encoded by `tokenizers`, many times slower: gigatoken does not know this tokenizer",
     "too_long": "conversation(s) longer than max_seq_len ([tokenize] too_long)",
     "cut/turns": "turn(s) left out of conversations that are too long",
     "cut/tokens": "token(s) left out of conversations that are too long",
@@ -31,6 +32,7 @@ _WORRYING: Final = (
     "notes/*",
     "straddling/turn_start",
     "mismatched_shards",
+    "shards_without_gigatoken",
     "cut/turns",
     "cut/answers",
 )

@@ -16,6 +16,8 @@ from stages.tokenize.settings import Tokenize
 from stages.tokenize.spelling import NEVER
 from stages.tokenize.texts import Ints, Texts, texts_of
 
+WITHOUT_GIGATOKEN: Final = "is_without_gigatoken"
+"""The tokenizer is none of gigatoken's, or it erred on the probes; likewise counted and never written."""
 BY_ORACLE: Final = "is_by_oracle"
 """gigatoken differed in this frame, which `tokenizers` encoded: counted, and never written, for no byte depends on it."""
 

@@ -4,7 +4,8 @@ import polars as pl
 
 from schemas.assets import Vocabulary
 from schemas.fields import PROOF
-from stages.tokenize.encode import BY_ORACLE, encode_conversations
+from stages.tokenize.encode import BY_ORACLE, WITHOUT_GIGATOKEN, encode_conversations
+from stages.tokenize.engine import engine_for
 from stages.tokenize.fit import fit_conversations
 from stages.tokenize.settings import Tokenize
 
@@ -18,4 +19,6 @@ def tokenize_conversations(frame: pl.DataFrame, config: Tokenize, *, vocabulary:
     proof = out["proof"].struct
     if proof.field(BY_ORACLE).any():
         out = out.with_columns(pl.lit(value=True).alias(BY_ORACLE))
+    if config.engine == "auto" and engine_for(vocabulary, "auto").fast is None:
+        out = out.with_columns(pl.lit(value=True).alias(WITHOUT_GIGATOKEN))
     return out.with_columns(pl.struct(*(proof.field(name) for name in PROOF.type.names)).alias(PROOF.name))

@@ -297,3 +297,10 @@ def test_normalisation_is_the_tokenizers_own():
     frame = rendered(chatml(("user", "cafe\u0301"), ("assistant", "ok")))
     row = tokenize_conversations(frame, Tokenize(), vocabulary=vocabulary).row(0, named=True)
     assert span_texts(vocabulary, row)[1] == "caf\xe9"
+
+
+@pytest.mark.parametrize(("engine", "n"), [("auto", 1), ("tokenizers", 0)])
+def test_a_tokenizer_that_only_the_slow_engine_knows_is_reported(engine, n):
+    frame = rendered(chatml(("user", "hello"), ("assistant", "world")))
+    out = tokenize_conversations(frame, Tokenize(engine=engine), vocabulary=word_piece())
+    assert report_tokens(out, frame, Tokenize(engine=engine))["shards_without_gigatoken"] == n

@@ -141,6 +141,7 @@ def test_a_report_counts_rows_and_tokens():
         "straddling": 2,
         "straddling/turn_start": 2,
         "mismatched_shards": 0,
+        "shards_without_gigatoken": 1,
     }
 
 
