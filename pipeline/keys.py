@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -97,14 +98,31 @@ def closure(modules: tuple[str, ...]) -> tuple[tuple[tuple[str, str], ...], tupl
                 waiting.append(imported)
             elif top in _LIBRARIES:
                 libraries.add(top)
-    versions = {name: importlib.metadata.version(name) for name in libraries}
+    versions = {name: _version(name) for name in libraries}
     return tuple(sorted(seen.items())), tuple(sorted(versions.items()))
+
+
+@functools.cache
+def _version(library: str) -> str:
+    return importlib.metadata.version(library)
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Yield every statement, at any depth: an import is one, and most of a tree are expressions."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+            children = getattr(node, block, ())
+            if isinstance(children, list):  # not the expression that is the body of a lambda
+                yield from (child for child in children if isinstance(child, ast.stmt))
+                waiting += children
 
 
 @functools.lru_cache(maxsize=512)
 def _imports(name: str, source: bytes, *, is_package: bool) -> tuple[str, ...]:
     found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

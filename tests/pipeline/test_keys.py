@@ -61,11 +61,13 @@ def test_an_asset_touches_only_the_stages_that_take_it():
 def test_a_library_version_changes_the_key(monkeypatch):
     before = key("mask")
     keys.closure.cache_clear()
+    keys._version.cache_clear()
     monkeypatch.setattr(keys.importlib.metadata, "version", lambda name: f"{name}-next")
     try:
         assert key("mask") != before
     finally:
         keys.closure.cache_clear()
+        keys._version.cache_clear()
 
 
 def test_the_code_of_a_stage_is_all_it_imports_of_ours():
