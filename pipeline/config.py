@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import tomli_w
 
 from pipeline.graph import CONFIGS
 from pipeline.source import Source
 from schemas.settings import ConfigError, Document, apply_overrides, check_names, decode_section, read_toml
+from schemas.spans import FROM_DATA
 from schemas.training import Model, Train
+from stages.mask.table import CLASSES, ROLES, weight_table
 
 SECTIONS: Final[dict[str, Any]] = {"source": Source, **CONFIGS, "model": Model, "train": Train}
 SEEDED: Final = ("dedup",)
@@ -75,6 +78,7 @@ def load_config(
         sections[section] = decode_section(document, section, kind, where=where)
     sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
     _refuse_unfinished(sections[LIMITED], sections[MASKED], where)
+    _refuse_weightless(sections["render"], sections[MASKED], where)
     return Config(run=name, seed=seed, sections=sections)
 
 
@@ -98,3 +102,18 @@ def _refuse_unfinished(tokenize: Any, mask: Any, where: str) -> None:
             'without_stop = "refuse" stops the build at the first of them; set it to "train" (the beginning of such an '
             'answer is trained) or "mask" (it is kept, untrained), or leave out cut_answers'
         )
+
+
+def _refuse_weightless(render: Any, mask: Any, where: str) -> None:
+    """Raise ConfigError for a rule that multiplies weights which are all zero: it would do nothing, without a word."""
+    weights = weight_table(mask)
+    for number, rule in enumerate(render.scoped, 1):
+        roles = [role for role in ROLES if role and rule.role in (role, "*")]
+        classes = [name for name in CLASSES if name in FROM_DATA and rule.class_ in (name, "*")]
+        meant = weights[np.ix_([ROLES.index(role) for role in roles], [CLASSES.index(name) for name in classes])]
+        if not meant.any():
+            raise ConfigError(
+                f"{where}: [[render.scoped]] rule {number} (pattern {rule.pattern!r}) multiplies the weight of "
+                f"{rule.class_!r} of {rule.role!r}, which [{MASKED}] sets to 0, and zero stays zero; give it a weight in "
+                f"[{MASKED}] weights, or leave out the rule"
+            )

@@ -48,6 +48,13 @@ def test_answers_may_be_cut_where_the_mask_knows_what_to_do_with_them(tmp_path: 
     assert load_config(path).sections["tokenize"].cut_answers
 
 
+@pytest.mark.parametrize("weighed", ["preset = 'partial'", "weights = {user = {content = 0.5}}", "preset = 'none'"])
+def test_a_scoped_rule_may_weigh_what_the_mask_weighs(tmp_path: Path, weighed):
+    path = tmp_path / "c.toml"
+    path.write_text(f"[[render.scoped]]\npattern = 'x'\nweight = 2\nrole = 'user'\n[mask]\n{weighed}\n")
+    assert load_config(path).sections["render"].scoped[0].role == "user"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -60,6 +67,10 @@ def test_answers_may_be_cut_where_the_mask_knows_what_to_do_with_them(tmp_path: 
         (
             "[tokenize]\ncut_answers = true",
             'without_stop = "refuse" stops the build at the first of them; set it to "train"',
+        ),
+        (
+            "[[render.scoped]]\npattern = 'x'\nweight = 2\nrole = 'user'",
+            "rule 1 (pattern 'x') multiplies the weight of 'content' of 'user', which [mask] sets to 0",
         ),
         ("[pack]\nmax_seq_len = '2k'", "[pack] max_seq_len = '2k': expected `int`, got `str`"),
         ("[train]\nlearning_rate = 1", "[train] unknown key 'learning_rate'"),
