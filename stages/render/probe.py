@@ -108,9 +108,10 @@ def _whole(compiled: Renderer, config: Render) -> tuple[list[Message], str]:
         prefix = [SYSTEM, QUESTION]
         full = _try(compiled, [*prefix, ANSWER], config)
         if not full:
+            line = compiled.line_of(refused)
             raise RenderError(
-                f"template {compiled.name}: it refuses a conversation of one question and one answer:"
-                f" {describe(refused)}; choose another template"
+                f"template {compiled.name}{f', line {line}' if line else ''}: it refuses a conversation of one question and"
+                f" one answer: {describe(refused)}; choose another template"
             ) from refused
         return prefix, full
 

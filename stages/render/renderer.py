@@ -107,13 +107,18 @@ class Renderer:
         try:
             self.render_symbols(roles, [False] * len(roles), inquiry, config)
         except (ObservedError, *FAILURES) as error:
-            trace, line = error.__traceback__, None
-            while trace is not None:
-                if trace.tb_frame.f_code.co_filename == "<template>":
-                    line = self.symbolic.get_corresponding_lineno(trace.tb_lineno)
-                trace = trace.tb_next
-            return line
+            return self.line_of(error)
         return None
+
+    def line_of(self, error: BaseException) -> int | None:
+        """Return the line of the template on which an error was raised; None if it was none of the template's."""
+        line = None
+        trace = error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == "<template>":
+                line = self.tracing.get_corresponding_lineno(trace.tb_lineno)  # the same code runs in all environments
+            trace = trace.tb_next
+        return line
 
     def plain_text(
         self,

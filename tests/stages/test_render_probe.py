@@ -137,3 +137,9 @@ def test_a_template_that_rewrites_an_answer_is_refused_with_its_line():
     source = "{% for m in messages %}\n{{ m.role }}\n{{ m.content | upper }}\n{% endfor %}"
     with pytest.raises(RenderError, match=r"template loud, line 3: .* rewrites it"):
         probe(Template(name="loud", source=source), Render())
+
+
+def test_a_template_that_fails_on_the_simplest_conversation_is_refused_with_its_line():
+    source = "{% for m in messages %}\n{{ m.content }}\n{{ m.nothing.text }}\n{% endfor %}"
+    with pytest.raises(RenderError, match=r"template typo, line 3: it refuses .* UndefinedError"):
+        probe(Template(name="typo", source=source), Render())
