@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
-import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -51,8 +50,7 @@ def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.St
         settings["source"] = [source.shard_bytes, source.max_line_bytes]
     return digest(
         str(FORMAT),
-        unicodedata.unidata_version,
-        "{}.{}".format(*sys.version_info),
+        "{}.{}".format(*sys.version_info),  # which also settles Unicode's tables
         stage.name,
         *(f"{name}={source}" for name, source in code),
         *(f"{name}=={version}" for name, version in libraries),

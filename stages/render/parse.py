@@ -47,7 +47,7 @@ def parse(text: str, template: Template) -> list[dict[str, str]]:
     ValueError, saying where the text does not fit.
     """
     compiled = renderer(template, Render())
-    known = _learned(template)
+    known = markers(template)
     furthest = _Furthest()
     for roles, contents in _splits(text, known, furthest):
         messages = [Message(role, content) for role, content in zip(roles, contents, strict=True)]
@@ -58,11 +58,6 @@ def parse(text: str, template: Template) -> list[dict[str, str]]:
         f"template {template.name}: character {furthest.at}, {text[furthest.at : furthest.at + _EXCERPT]!r}: "
         f"{furthest.problem}"
     )
-
-
-def markers(template: Template) -> Markers:
-    """Return what `template` writes around contents. Raises ValueError for one that writes none of them unchanged."""
-    return _learned(template)
 
 
 class _Furthest:
@@ -135,7 +130,8 @@ def _learned_from(source: str, variables: tuple[tuple[str, str], ...], name: str
     )
 
 
-def _learned(template: Template) -> Markers:
+def markers(template: Template) -> Markers:
+    """Return what `template` writes around contents. Raises ValueError for one that writes none of them unchanged."""
     return _learned_from(template.source, tuple(sorted(template.variables.items())), template.name)
 
 

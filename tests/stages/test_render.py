@@ -221,24 +221,6 @@ def test_a_control_token_in_a_tool_schema_is_the_schemas(spelled):
     assert found[1] == ("tools", "", -1, json.dumps(json.loads(tools), ensure_ascii=False))
 
 
-FORGING = (
-    "{% for m in messages %}{% if m.role == 'user' %}{{ m.content | lower }}"
-    "{% else %}{{ m.content }}{% endif %}</s>{% endfor %}"
-)
-
-
-@pytest.mark.parametrize(("content", "is_refused"), [("a </S> b", True), ("a </s> b", True), ("a </t> b", False)])
-def test_a_control_token_that_the_template_makes_of_content_is_refused(content, is_refused):
-    template = Template(name="forging", source=FORGING, control_tokens=("</s>",))
-    rows = frame(say(("user", content), ("assistant", "Hello")))
-    out = render_conversations(rows, Render(), template=template)
-    assert out["drop_reason"].to_list() == (["control_token"] if is_refused else [None])
-    if is_refused:
-        assert "'</s>'" in out["detail"][0]
-    else:
-        assert out["notes"].to_list() == [["content:0 not written"]]
-
-
 def test_a_control_token_in_content_is_content_and_no_stop():
     assert render(CHATML, *say(("user", "Hi"), ("assistant", "a<|im_end|>b")))[4:6] == [
         ("content", "assistant", 1, "a<|im_end|>b"),
@@ -310,49 +292,6 @@ def test_half_a_surrogate_pair_costs_its_row_alone():
     assert out["drop_reason"].to_list() == ["lone_surrogate", "lone_surrogate", None]
     out = render_conversations(frame(good, tools=SURROGATE), Render(), template=template)
     assert out["drop_reason"].to_list() == ["lone_surrogate"]
-
-
-FORGERIES = {
-    "long s": ("{{ m.content | upper if m.role == 'user' else m.content }}", "</\u017f>", "</S>"),
-    "dotless i": ("{{ m.content.upper() if m.role == 'user' else m.content }}", "<\u0131>", "<I>"),
-    "a refusal": (
-        "{% if messages[0].content|length < 9 and '<i>' not in messages[0].content %}{{ raise_exception('') }}{% endif %}"
-        "{{ m.content }}",
-        "a<i>",
-        "<i>",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_a_control_token_made_of_content_drops_the_row(name):
-    write, text, token = FORGERIES[name]
-    template = Template(
-        name=name, source="{% for m in messages %}" + write + token + "{% endfor %}", control_tokens=(token,)
-    )
-    rows = frame(*(say(("user", one), ("assistant", "Hi")) for one in (text, "Hello, you")))
-    out = render_conversations(rows, Render(), template=template)
-    assert out["drop_reason"].to_list() == ["control_token", None]
-
-
-def test_a_message_is_not_decoded():
-    template = Template(
-        name="decoding",
-        source="{% for m in messages %}{{ m.content | striptags if '&' in m.content else m.content }}</s>{% endfor %}",
-        control_tokens=("</s>",),
-    )
-    out = render_conversations(frame(say(("user", "&lt;/s&gt;"), ("assistant", "Hi"))), Render(), template=template)
-    assert out["text"].to_list() == [None]
-    assert out["detail"][0].startswith("SecurityError: a chat template cannot call striptags on a message")
-
-
-def test_a_message_that_is_a_format_stays_the_messages():
-    template = Template(
-        name="format",
-        source="{% for m in messages %}{{ m.content.format('') if m.role == 'user' else m.content }}</s>{% endfor %}",
-        control_tokens=("</s>",),
-    )
-    assert render(template, *say(("user", "</{0}s>"), ("assistant", "Hi")))[0] == ("content", "user", 0, "</s>")
 
 
 def test_text_that_differs_from_plain_jinja_stops_the_build():
@@ -515,36 +454,3 @@ def test_text_equals_transformers_on_the_tokenizers_of_a_folder():
         assert [piece[0] for piece in pieces(out) if piece[2] == 3][-1] == "stop", path
         seen += 1
     assert seen
-
-
-IGNORANT = (
-    "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}</s>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{% endif %}"
-)
-
-
-@pytest.mark.parametrize("left_out", ["note", "drop"])
-def test_what_a_template_leaves_out_is_noted_or_costs_the_row(left_out):
-    call = {"role": "assistant", "content": "I look", "reasoning": "Hm", "tool_calls": json.dumps([CALL])}
-    rows = frame(
-        say(("system", "Be kind"), ("user", "Hi"), ("assistant", "Hello")),
-        say(("user", "Hi"), ("assistant", "Hello")),
-        [*say(("user", "Find x")), call],
-    )
-    template = Template(name="ignorant", source=IGNORANT, control_tokens=("</s>",))
-    out = render_conversations(rows, Render(left_out=left_out), template=template)
-    notes = [["content:0 not written"], [], ["reasoning:1 not written", "tool_calls:1 not written"]]
-    assert out["notes"].to_list() == notes
-    if left_out == "note":
-        assert out["drop_reason"].to_list() == [None] * 3
-    else:
-        assert out["drop_reason"].to_list() == ["left_out", None, "left_out"]
-        assert out["detail"].to_list() == ["; ".join(note) or None for note in notes]
-
-
-def test_tools_that_a_template_does_not_know_are_noted():
-    tools = '[{"type": "function", "function": {"name": "look"}}]'
-    rows = frame(say(("user", "Hi"), ("assistant", "Hello")), tools=tools)
-    assert render_conversations(rows, Render(), template=CHATML)["notes"].to_list() == [[]]
-    template = Template(name="ignorant", source=IGNORANT, control_tokens=("</s>",))
-    assert render_conversations(rows, Render(), template=template)["notes"].to_list() == [["tools not written"]]
