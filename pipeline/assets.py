@@ -180,7 +180,10 @@ def _tokenizer_json(given: str) -> Path:
 
 def _from_hub(name: str) -> Path:
     if name.count("/") > 1 or name.startswith((".", "/")):
-        raise ConfigError(f"[tokenize] tokenizer = {name!r}: no such file or directory")
+        raise ConfigError(
+            f"[tokenize] tokenizer = {name!r}: no such file or directory; give a directory with tokenizer.json, the file "
+            "itself, or a name on the Hugging Face hub (owner/name)"
+        )
     from huggingface_hub import snapshot_download
 
     patterns = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", f"{DIRECTORY}/*.jinja"]

@@ -39,7 +39,7 @@ def find_template(choice: str, directory: Path, beside: Mapping[str, Any]) -> Fo
     `directory` is the tokenizer's, `beside` its tokenizer_config.json. Raises ConfigError naming what was looked for.
     """
     if "{{" in choice or "{%" in choice:
-        return _own("[render] template", choice)
+        return _own("in the config", choice)
     if choice == "tokenizer" or choice.startswith("tokenizer:"):
         return _from_tokenizer(choice[len("tokenizer:") :] if ":" in choice else None, directory, beside)
     if (name := builtin.find(choice)) is not None:

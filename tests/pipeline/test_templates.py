@@ -38,7 +38,7 @@ def test_a_built_in_is_found_before_a_file(tmp_path: Path, monkeypatch: pytest.M
 
 def test_jinja_may_stand_in_the_config(tmp_path: Path):
     found = find_template("{#- tokens: <a> -#}{{ messages }}", tmp_path, {})
-    assert (found.name, found.source) == ("[render] template", "{#- tokens: <a> -#}{{ messages }}")
+    assert (found.name, found.source) == ("in the config", "{#- tokens: <a> -#}{{ messages }}")
     assert found.declared.tokens == ("<a>",)
 
 
