@@ -119,17 +119,16 @@ def run_corpus(
 ) -> tuple[list[ShardRecord], list[Timing]]:
     """Run a corpus stage over all shards at once and cut the result at the same places again."""
     start = time.perf_counter()
-    parts = [[store.read(name, record) for record in records[name]] for name in stage.reads]
-    inputs = [pl.concat(frames, rechunk=False) for frames in parts]
-    heights = [frame.height for frame in parts[0]]
-    out = _run(stage, inputs, settings, "all shards")
-    counts = _report(stage, out, inputs, settings)  # of the corpus: they stand in the first shard's record
+    inputs = [[store.read(name, record) for record in records[name]] for name in stage.reads]
+    also = {name: settings.configs[name] for name in stage.also}
+    outs = list(stage.run(*inputs, settings.configs[stage.name], **also))
     computed = time.perf_counter()
     committed, first = [], 0
-    for shard, height in enumerate(heights):
-        halves = split(stage, shard, out.slice(first, height), height, counts if shard == 0 else None)
+    for shard, out in enumerate(outs):
+        frames = [frames[shard] for frames in inputs]
+        halves = split(stage, shard, out, frames[0].height, _report(stage, out, frames, settings))
         committed.append(store.commit(stage, shard, key, halves))
-        first += height
+        first += frames[0].height
     timing = Timing(stage.name, 0, first, computed - start, time.perf_counter() - computed)
     return committed, [timing]
 
@@ -138,6 +137,8 @@ def run_empty(stages: Sequence[Stage], settings: Settings) -> None:
     """Run `stages` on tables without rows: whatever they load on first use is then loaded."""
     for stage in stages:
         inputs = [as_frame(by_name(name).writes.empty_table()) for name in stage.reads]
+        if stage.scope == "corpus":
+            continue
         assets = {name: settings.assets[name] for name in stage.assets}
         out = stage.run(*inputs, settings.configs[stage.name], **assets)
         _report(stage, out, inputs, settings)

@@ -30,7 +30,7 @@ class Stage:
 
     name: str
     """Also its module, its directory, its section of the config and its test file."""
-    run: Callable[..., pl.DataFrame]
+    run: Callable[..., Any]
     """run(frame, *sides, config, **assets) -> frame, pure; a row it drops has a `drop_reason`."""
     config: type[msgspec.Struct]
     reads: tuple[str, ...]
@@ -39,11 +39,17 @@ class Stage:
     evidence: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Columns that only dropped rows have."""
     scope: Literal["shard", "corpus"] = "shard"
-    """corpus: the frame is every shard at once, and the result is cut at the same places again."""
+    """corpus: instead of frames run takes sequences of them, one a shard, each read when it is asked for, and yields one a
+    shard; its keyword `spill` gives memory that lies in a file."""
     assets: tuple[str, ...] = ()
     """Outside files that enter by value, as keyword arguments."""
+    references: tuple[str, ...] = ()
+    """Settings that name other files or runs: each is read and brought as far as reads[0], and enters as a keyword argument,
+    a sequence of frames as reads[0] has them."""
+    also: tuple[str, ...] = ()
+    """Sections of other stages that it needs as well, as keyword arguments."""
     neutral: tuple[str, ...] = ()
-    """Settings that only say where an asset is; its bytes are what counts."""
+    """Settings that do not change what comes out, or only say where something is whose bytes are what counts."""
     report: Callable[..., dict[str, int]] | None = None
     """report(out, *inputs, config) -> counts of one shard for the manifest, pure; `out` holds kept and dropped rows."""
     context: Callable[[Mapping[str, Any], Mapping[str, Any]], str] | None = None
@@ -72,8 +78,18 @@ GRAPH: Final = (
         reads=("signatures",),
         writes=tables.CLUSTERED,
         scope="corpus",
+        references=("against", "evaluations"),
+        also=("dedup",),
+        neutral=("against", "evaluations", "memory"),
     ),
-    Stage(name="dedup", run=mark_duplicates, config=Dedup, reads=("length", "clusters"), writes=tables.DISTINCT),
+    Stage(
+        name="dedup",
+        run=mark_duplicates,
+        config=Dedup,
+        reads=("length", "clusters"),
+        writes=tables.DISTINCT,
+        evidence=tables.DUPLICATE,
+    ),
     Stage(
         name="render",
         run=render_conversations,

@@ -143,7 +143,7 @@ class _Build:
 
     def _settings(self, assets: dict[str, msgspec.Struct]) -> Settings:
         source = self.config.source
-        configs = {stage.name: self.config.sections[stage.name] for stage in self.stages}
+        configs = {stage.name: self.config.sections[stage.name] for stage in GRAPH}
         keys = {stage.name: stage_key(stage, configs[stage.name], assets, source) for stage in self.stages}
         return Settings(source, configs, assets, keys)
 

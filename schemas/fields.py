@@ -57,21 +57,60 @@ TOOLS: Final = field(
     nullable=True,
 )
 
+SCORE: Final = field("score", pa.float64(), "the record's score, where [ingest] score names it", nullable=True)
+CREATED: Final = field(
+    "created", pa.timestamp("us", "UTC"), "when the record was made, where [ingest] created names it", nullable=True
+)
+
 N_CHARS: Final = field("n_chars", pa.int32(), "characters of all contents", unit="character")
 N_TURNS: Final = field("n_turns", pa.int32(), "messages of the assistant", unit="message")
 
+CONTENT_HASH: Final = field("content_hash", pa.uint64(), "64-bit hash of the conversation as it stands; it breaks ties")
+TEXT_HASH: Final = field(
+    "text_hash", pa.binary(), "128-bit hash of its normalised text; null if that has no token", nullable=True
+)
+PROMPT_HASH: Final = field(
+    "prompt_hash",
+    pa.binary(),
+    "128-bit hash of its normalised first user message; null if there is none",
+    nullable=True,
+)
 EXACT_HASH: Final = field("exact_hash", pa.binary(), "128-bit hash of the normalised text")
-SHINGLES: Final = field("shingles", pa.list_(pa.uint32()), "distinct shingle hashes, ascending")
+SHINGLES: Final = field("shingles", pa.list_(pa.uint32()), "distinct shingle hashes, ascending; at least one")
 MINHASH: Final = field("minhash", pa.list_(pa.uint32()), "MinHash values, as datasketch's scheme affine32 has them")
+UNITS: Final = field(
+    "units",
+    pa.list_(
+        pa.struct(
+            [
+                field("scope", pa.string(), "what it is of: see schemas.scopes"),
+                field("message", pa.int32(), "index of the message; -1 for the whole conversation"),
+                EXACT_HASH,
+                SHINGLES,
+                MINHASH,
+            ]
+        )
+    ),
+    "a signature of each text to be compared, scope by scope; a text without tokens has none",
+)
 
 CLUSTER: Final = field("cluster", pa.string(), "name of the cluster, made from its keeper's text")
+REASON: Final = field(
+    "reason", pa.string(), "why dedup drops the row: see schemas.reasons.DropReason; null for a survivor", nullable=True
+)
 KEEPER: Final = field(
-    "keeper", pa.string(), "id of the row kept in this one's place; null for a survivor", nullable=True
+    "keeper", pa.string(), "id of the row kept in this one's place, or of the row of `against`", nullable=True
 )
 SIMILARITY: Final = field("similarity", pa.float64(), "exact Jaccard similarity with the keeper", nullable=True)
-IS_EXACT: Final = field("is_exact", pa.bool_(), "normalised text equal to the keeper's")
+SCOPE: Final = field("scope", pa.string(), "scope in which they are similar: see schemas.scopes", nullable=True)
 N_DUPLICATES: Final = field("n_duplicates", pa.int32(), "rows of the cluster, its survivor included", unit="row")
-SPLIT: Final = field("split", pa.string(), "train or validation, decided by cluster")
+EVALUATION: Final = field(
+    "evaluation", pa.string(), "id of the evaluation record of which most is found in the row", nullable=True
+)
+OVERLAP: Final = field(
+    "overlap", pa.float64(), "share of that record's shingles that the row has; null if there is none", nullable=True
+)
+SPLIT: Final = field("split", pa.string(), "train, validation or test: whole clusters, and all rows of one prompt")
 
 TEXT: Final = field("text", pa.string(), "the conversation as the chat template writes it")
 SPANS: Final = field("spans", pa.list_(TEXT_SPAN), "a partition of the text by who wrote it")

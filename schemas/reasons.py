@@ -29,6 +29,9 @@ class DropReason(StrEnum):
     # dedup
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
+    ALL_COPIES = "all_copies"
+    AGAINST = "against"
+    CONTAMINATED = "contaminated"
     # render, tokenize, mask, pack
     TEMPLATE_ERROR = "template_error"
     LEFT_OUT = "left_out"
@@ -57,7 +60,10 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.TOO_FEW_TURNS: "the conversation has fewer turns than [length] min_turns",
     DropReason.TOO_MANY_TURNS: "the conversation has more turns than [length] max_turns",
     DropReason.EXACT_DUPLICATE: "the same text, once normalised, as its keeper",
-    DropReason.NEAR_DUPLICATE: "similar to its keeper by at least [clusters] threshold (exact Jaccard)",
+    DropReason.NEAR_DUPLICATE: "similar to its keeper by at least its threshold of [clusters] (exact Jaccard)",
+    DropReason.ALL_COPIES: "other rows are duplicates of it, and [clusters] copies = 0 says to keep none",
+    DropReason.AGAINST: "similar to a row of [clusters] against by at least the threshold (exact Jaccard)",
+    DropReason.CONTAMINATED: 'it contains a record of [clusters] evaluations, and contaminated = "drop" says to drop such rows',
     DropReason.TEMPLATE_ERROR: "the chat template refused or failed on this conversation",
     DropReason.LEFT_OUT: "the chat template leaves out or rewrites a part of it, and [render] left_out says to drop such rows",
     DropReason.CONTROL_TOKEN: "the content could not be encoded without producing a control token",

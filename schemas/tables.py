@@ -9,14 +9,43 @@ from schemas import fields as f
 LINES: Final = pa.schema([f.SOURCE, f.LINE, f.OFFSET, f.RAW])
 """What the reader hands to ingest: bounded slices of a file, undecoded."""
 
-CONVERSATIONS: Final = pa.schema([f.ID, f.SOURCE, f.TAGS, f.MESSAGES, f.TOOLS])
+CONVERSATIONS: Final = pa.schema([f.ID, f.SOURCE, f.TAGS, f.SCORE, f.CREATED, f.MESSAGES, f.TOOLS])
 QUARANTINE: Final = pa.schema([f.LINE, f.OFFSET, f.DETAIL, f.EXCERPT])
 """Evidence that ingest adds to a line it could not read."""
 
 MEASURED: Final = pa.schema([*CONVERSATIONS, f.N_CHARS, f.N_TURNS])
-SIGNED: Final = pa.schema([f.ID, f.N_CHARS, f.EXACT_HASH, f.SHINGLES, f.MINHASH])
-CLUSTERED: Final = pa.schema([f.ID, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.IS_EXACT, f.N_DUPLICATES])
-DISTINCT: Final = pa.schema([*MEASURED, f.CLUSTER, f.KEEPER, f.SIMILARITY, f.N_DUPLICATES, f.SPLIT])
+SIGNED: Final = pa.schema(
+    [
+        f.ID,
+        f.SOURCE,
+        f.TAGS,
+        f.SCORE,
+        f.CREATED,
+        f.N_CHARS,
+        f.CONTENT_HASH,
+        f.TEXT_HASH,
+        f.PROMPT_HASH,
+        f.UNITS,
+    ]
+)
+CLUSTERED: Final = pa.schema(
+    [
+        f.ID,
+        f.CLUSTER,
+        f.REASON,
+        f.KEEPER,
+        f.SIMILARITY,
+        f.SCOPE,
+        f.N_DUPLICATES,
+        f.EVALUATION,
+        f.OVERLAP,
+        f.SPLIT,
+    ]
+)
+DISTINCT: Final = pa.schema([*MEASURED, f.CLUSTER, f.SPLIT])
+"""Without the number of duplicates: it changes whenever another copy comes in, and all that follows would be rebuilt."""
+DUPLICATE: Final = pa.schema([f.KEEPER, f.SIMILARITY, f.SCOPE, f.EVALUATION, f.OVERLAP])
+"""Evidence that dedup adds to a row it drops."""
 RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS, f.NOTES])
 TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS, f.N_STRADDLING])
 LABELLED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED])

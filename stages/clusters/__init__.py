@@ -1,5 +1,6 @@
 """Clusters: every row is kept, or verified against the one row kept in its place."""
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -8,11 +9,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schemas.errors import GateError
+from schemas.scopes import Scope
 from stages.clusters.lists import RowLists, row_lists
+from stages.clusters.memory import Spill
+from stages.dedup import Dedup
 
 CROWD: Final = 16
 """Kept rows of a bucket that are compared one by one; more are looked up by their rare shingles."""
 _NOBODY: Final = -1  # as in the kernel, which is not imported before it is needed
+
+
+Criterion = Literal["longest", "shortest", "first", "newest", "oldest", "score", "source"]
 
 
 class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,13 +27,83 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     threshold: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
     """Exact Jaccard similarity of shingles from which a row is a duplicate."""
-    keep: Literal["longest", "first"] = "longest"
-    """The longest conversation of a cluster, or the first by source and line."""
+    thresholds: dict[Scope, Annotated[float, msgspec.Meta(gt=0, le=1)]] = {}
+    """Thresholds of single scopes of [signatures], where they differ: {prompt = 0.95}."""
     recall: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.999
     """Probability that a pair at exactly the threshold becomes a candidate; more similar pairs have more."""
+    keep: Criterion | tuple[Criterion, ...] = "longest"
+    """Which copy stays: "longest", "shortest", "first" (by source and line), "newest", "oldest", highest "score", or the best
+    "source" (see priority); in a list, the next one decides between equals."""
+    priority: tuple[str, ...] = ()
+    """Patterns (*, ?) of sources from best to worst, for keep = "source": of their paths, or of their names in the tags."""
+    copies: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
+    """Similar rows that may stay: a row goes when so many that stay are similar to it; 0: none of a cluster stays."""
+    ignore_common: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    """Share of the texts from which on a shingle counts as boilerplate and is ignored; 0: none is."""
+    against: tuple[str, ...] = ()
+    """Other files, directories, globs or finished runs; rows similar to one of theirs are dropped."""
+    evaluations: tuple[str, ...] = ()
+    """Evaluation sets that must not be trained on; rows that contain one of their records are reported, or dropped."""
+    overlap: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    """Share of an evaluation record's shingles from which on a row contains it."""
+    contaminated: Literal["report", "drop"] = "report"
+    """What becomes of rows that contain an evaluation record: first look at the report, then drop them."""
+    max_source_loss: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+    """The build stops when a source loses more than this share (and at least 100 rows) to duplicates; 1: never."""
+    memory: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    """GiB that clustering may take; what needs more lies in a temporary file in the run. It changes nothing else."""
+
+    @property
+    def criteria(self) -> tuple[Criterion, ...]:
+        """Return what decides which copy stays, the first thing first."""
+        return (self.keep,) if isinstance(self.keep, str) else self.keep
+
+    def threshold_of(self, scope: Scope) -> float:
+        """Return the threshold of a scope."""
+        return self.thresholds.get(scope, self.threshold)
 
 
-def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
+def cluster_rows(
+    shards: Sequence[pl.DataFrame],
+    config: Clusters,
+    *,
+    dedup: Dedup,
+    against: Sequence[pl.DataFrame] = (),
+    evaluations: Sequence[pl.DataFrame] = (),
+    spill: Spill | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Yield of each shard of schemas.tables.SIGNED its rows' fates (schemas.tables.CLUSTERED), in the same order."""
+    if not shards:
+        return
+    frame = pl.concat(list(shards), rechunk=False)
+    flat = frame.select("id", "n_chars", units=pl.col("units").list.first()).unnest("units")
+    flat = flat.with_columns(
+        exact_hash=pl.col("exact_hash").fill_null(b""),
+        shingles=pl.col("shingles").fill_null([]),
+        minhash=pl.col("minhash").fill_null(pl.lit([0xFFFFFFFF] * 128, pl.List(pl.UInt32))),
+    )
+    out = _old(flat, config)
+    out = out.select(
+        "id",
+        "cluster",
+        pl.when(pl.col("keeper").is_not_null())
+        .then(pl.when("is_exact").then(pl.lit("exact_duplicate")).otherwise(pl.lit("near_duplicate")))
+        .alias("reason"),
+        "keeper",
+        "similarity",
+        pl.when(pl.col("keeper").is_not_null()).then(pl.lit("conversation")).alias("scope"),
+        "n_duplicates",
+        pl.lit(None, pl.String).alias("evaluation"),
+        pl.lit(None, pl.Float64).alias("overlap"),
+        pl.lit("train").alias("split"),
+    )
+    first = 0
+    for shard in shards:
+        yield out.slice(first, shard.height)
+        first += shard.height
+
+
+def _old(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     """Return each row's cluster, its keeper and their similarity, in the same order.
 
     Rows are visited from best to worst. A row is removed if and only if some row kept before it, found by a shared band
@@ -61,7 +138,7 @@ def cluster_rows(frame: pl.DataFrame, config: Clusters) -> pl.DataFrame:
     buckets = band_keys(minhash.addresses, shingles.sizes, n_bands, n_values)
     bucket_sizes = bucket_rows(buckets, shingles.sizes)
     bitmaps = bitmap_rows(shingles.addresses, shingles.sizes)
-    order = _rank(frame, config.keep)
+    order = _rank(frame, config.criteria[0])
     keeper, similarity = keep_greedily(
         order, buckets, bucket_sizes, shingles.addresses, shingles.sizes, bitmaps, config.threshold, CROWD
     )
@@ -94,7 +171,7 @@ def _num_perm(minhash: RowLists) -> int:
     return n
 
 
-def _rank(frame: pl.DataFrame, keep: Literal["longest", "first"]) -> NDArray[np.uint32]:
+def _rank(frame: pl.DataFrame, keep: str) -> NDArray[np.uint32]:
     """Return row numbers from best to worst."""
     if keep == "longest":
         by = [-pl.col("n_chars").cast(pl.Int64), pl.col("exact_hash"), pl.col("id")]

@@ -58,6 +58,8 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
         "id": pa.array(ids, pa.string()),
         "source": pa.array(sources, pa.string()),
         "tags": pa.array([row.tags if row else [] for row in conversations], f.TAGS.type),
+        "score": pa.nulls(len(ids), pa.float64()),
+        "created": pa.nulls(len(ids), pa.timestamp("us", "UTC")),
         "messages": _message_column(conversations),
         "tools": pa.array([row.tools if row else None for row in conversations], pa.string()),
         "line": pa.array(lines, pa.int64()),

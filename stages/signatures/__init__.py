@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.scopes import SCOPES, Scope
 from stages.arrow import string_buffers
 from stages.signatures.alphabet import code_points
 
@@ -18,16 +19,35 @@ LANES: Final = 16
 class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What text is compared, and how finely."""
 
-    scope: Literal["conversation", "prompt", "answer"] = "conversation"
-    """All messages, the first user message, or the last assistant message."""
+    scope: Scope | tuple[Scope, ...] = "conversation"
+    """What is compared: "conversation" (all messages), "prompt" (the first of the user), "answer" (the last of the assistant),
+    "turns" (each message by itself), or a list of these."""
     includes_system: bool = False
     """Whether "conversation" counts system prompts; they are boilerplate that makes strangers look alike."""
+    leave_out: tuple[str, ...] = ()
+    """Regular expressions; what they match in a message counts as a space."""
+    case: Literal["fold", "keep"] = "fold"
+    """Whether A and a are the same."""
+    width: Literal["fold", "keep"] = "fold"
+    """Whether full-width, half-width, circled and other compatibility forms are the same as the plain ones (NFKC)."""
+    punctuation: Literal["ignore", "keep"] = "ignore"
+    """Whether each punctuation mark is a token; else it only separates."""
+    white_space: Literal["ignore", "keep"] = "ignore"
+    """Whether each white-space character is a token; else it only separates."""
+    token: Literal["word", "character"] = "word"
+    """What a shingle is made of; scripts without spaces are always read character by character."""
     ngram: Annotated[int, msgspec.Meta(ge=1, le=64)] = 5
     """Tokens per shingle."""
     num_perm: Annotated[int, msgspec.Meta(ge=LANES, le=1024, multiple_of=LANES)] = 128
-    """MinHash values per row; more find candidates more surely and cost in proportion."""
+    """MinHash values per text; more find candidates more surely and cost in proportion."""
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 1
     """Seed of the permutations; datasketch's default is 1."""
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Return the scopes, each once, in the order of schemas.scopes."""
+        asked = (self.scope,) if isinstance(self.scope, str) else self.scope
+        return tuple(scope for scope in SCOPES if scope in asked)
 
 
 def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
@@ -56,10 +76,24 @@ def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
     shingles, starts, exact = shingle_rows(data, offsets, wanted, bounds, code_points(), config.ngram)
     a, b = sketch_permutations(config.num_perm, config.seed)
     minhash = sketch_rows(shingles, starts, a, b)
-    return frame.select("id", "n_chars").with_columns(
-        exact_hash=_binaries(exact),
-        shingles=_lists(shingles, starts),
-        minhash=_lists(minhash.reshape(-1), np.arange(frame.height + 1, dtype=np.int64) * config.num_perm),
+    units = pl.DataFrame(
+        {
+            "scope": pl.Series([config.scopes[0]] * frame.height, dtype=pl.String),
+            "message": pl.Series([-1] * frame.height, dtype=pl.Int32),
+            "exact_hash": _binaries(exact),
+            "shingles": _lists(shingles, starts),
+            "minhash": _lists(minhash.reshape(-1), np.arange(frame.height + 1, dtype=np.int64) * config.num_perm),
+        }
+    )
+    has_text = pl.Series(starts[1:] > starts[:-1], dtype=pl.Boolean)
+    return frame.select("id", "source", "tags", "score", "created", "n_chars").with_columns(
+        content_hash=pl.Series(exact[:, 0]),
+        text_hash=pl.select(pl.when(has_text).then(units["exact_hash"])).to_series(),
+        prompt_hash=pl.lit(None, pl.Binary),
+        units=pl.Series(
+            [[] if not ok else [u] for ok, u in zip(has_text, units.to_dicts(), strict=True)],
+            dtype=pl.List(pl.Struct(units.schema)),
+        ),
     )
 
 
@@ -80,9 +114,9 @@ def _messages(frame: pl.DataFrame, config: Signatures) -> tuple[NDArray[np.int64
     if any(part.null_count() < len(part) for part in parts.values()):
         named = pl.DataFrame({"reasoning": parts["reasoning"], "content": text, "tool_calls": parts["tool_calls"]})
         text = named.select(pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()
-    if config.scope == "conversation":
+    if config.scopes[0] == "conversation":
         wanted = np.ones(len(text), np.bool_) if config.includes_system else (role != "system").to_numpy()
-    elif config.scope == "prompt":
+    elif config.scopes[0] == "prompt":
         wanted = _one_per_row((role == "user").to_numpy(), bounds, last=False)
     else:
         wanted = _one_per_row((role == "assistant").to_numpy(), bounds, last=True)
