@@ -12,6 +12,7 @@ from stages.ingest.decode import MAX_DEPTH, LineError
 from stages.ingest.fast import read_fast
 from stages.ingest.line import Line
 from stages.ingest.messages import Conversation, Message
+from stages.ingest.ranking import Ranking
 from stages.ingest.shapes import SHAPES, adapt
 
 EXCERPT_CHARS: Final = 200
@@ -24,6 +25,20 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shape of every record, or auto: each record is recognised by its own keys."""
     max_depth: Annotated[int, msgspec.Meta(ge=4, le=MAX_DEPTH)] = 64
     """Deepest nesting of JSON that is accepted, in a line and in JSON text inside it."""
+    score: str | None = None
+    """Key of a record that holds its score, a number, e.g. "score" or "meta.quality", for [clusters] keep = "score"."""
+    created: str | None = None
+    """Key of a record that says when it was made, for [clusters] keep = "newest" or "oldest": ISO 8601 text, or (milli)seconds
+    since 1970."""
+
+    def __post_init__(self) -> None:
+        """Refuse a key that leads nowhere."""
+        for name, key in (("score", self.score), ("created", self.created)):
+            if key is not None and not all(key.split(".")):
+                raise ValueError(
+                    f"{name} = {key!r}: expected the name of a key of the records, or names joined by dots, "
+                    'e.g. "meta.quality"'
+                )
 
 
 def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
@@ -32,6 +47,7 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
     A line that cannot be read has `drop_reason`, `detail` and `excerpt` set and no messages; no line raises, and none
     is repaired in silence: what is kept is what the file says.
     """
+    ranking = Ranking(config.score, config.created)
     sources, lines = frame["source"].to_list(), frame["line"].to_list()
     ids = [f"{source}:{line}" for source, line in zip(sources, lines, strict=True)]
     conversations: list[Conversation | None] = []
@@ -43,8 +59,8 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
         try:
             if raw is None:
                 raise LineError(DropReason.LINE_TOO_LONG, "the line is longer than [source] max_line_bytes")
-            row = read_fast(raw) if config.shape in ("auto", "messages") else None
-            conversations.append(row or adapt(Line(raw, config.max_depth), config.shape))
+            row = read_fast(raw, ranking) if config.shape in ("auto", "messages") else None
+            conversations.append(row or _read_strictly(raw, ranking, config))
         except LineError as error:
             conversations.append(None)
             reasons.append(error.reason)
@@ -58,8 +74,8 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
         "id": pa.array(ids, pa.string()),
         "source": pa.array(sources, pa.string()),
         "tags": pa.array([row.tags if row else [] for row in conversations], f.TAGS.type),
-        "score": pa.nulls(len(ids), pa.float64()),
-        "created": pa.nulls(len(ids), pa.timestamp("us", "UTC")),
+        "score": pa.array([row.score if row else None for row in conversations], f.SCORE.type),
+        "created": pa.array([row.created if row else None for row in conversations], pa.int64()).cast(f.CREATED.type),
         "messages": _message_column(conversations),
         "tools": pa.array([row.tools if row else None for row in conversations], pa.string()),
         "line": pa.array(lines, pa.int64()),
@@ -71,6 +87,13 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
     out = pl.from_arrow(pa.table(columns))
     assert isinstance(out, pl.DataFrame)
     return out
+
+
+def _read_strictly(raw: bytes, ranking: Ranking, config: Ingest) -> Conversation:
+    line = Line(raw, config.max_depth)
+    conversation = adapt(line, config.shape)
+    score, created = ranking.of(line.value)
+    return conversation._replace(score=score, created=created)
 
 
 def _message_column(conversations: list[Conversation | None]) -> pa.Array:

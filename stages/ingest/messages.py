@@ -99,6 +99,9 @@ class Conversation(NamedTuple):
     messages: list[Message]
     tools: str | None = None
     tags: tuple[str, ...] = ()
+    score: float | None = None
+    created: int | None = None
+    """Microseconds since 1970, UTC."""
 
 
 def bad_shape(where: str, expected: str, got: Any) -> LineError:
