@@ -1,13 +1,16 @@
-"""One task: a shard through fused stages, or the corpus through one; the only place where stages meet the disk."""
+"""One task: a shard through fused stages; with pipeline.corpus, the only place where stages meet the disk."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from pipeline.graph import SOURCE, Stage, by_name
 from pipeline.halves import Halves, split
@@ -88,7 +91,7 @@ class _Shard:
         start = time.perf_counter()
         inputs = [self._frame(name) for name in stage.reads]
         out = _run(stage, inputs, self.settings, f"{self.task.chunk.path}, shard {self.task.shard}")
-        counts = _report(stage, out, inputs, self.settings)
+        counts = report(stage, out, inputs, self.settings)
         halves = split(stage, self.task.shard, out, inputs[0].height, counts)
         if stage.partition is None:
             self.frames[stage.name] = as_frame(halves.kept)
@@ -114,37 +117,36 @@ class _Shard:
         return self.frames[name]
 
 
-def run_corpus(
-    store: Store, stage: Stage, settings: Settings, key: str, records: Mapping[str, Sequence[ShardRecord]]
-) -> tuple[list[ShardRecord], list[Timing]]:
-    """Run a corpus stage over all shards at once and cut the result at the same places again."""
-    start = time.perf_counter()
-    inputs = [[store.read(name, record) for record in records[name]] for name in stage.reads]
-    also = {name: settings.configs[name] for name in stage.also}
-    outs = list(stage.run(*inputs, settings.configs[stage.name], **also))
-    computed = time.perf_counter()
-    committed, first = [], 0
-    for shard, out in enumerate(outs):
-        frames = [frames[shard] for frames in inputs]
-        halves = split(stage, shard, out, frames[0].height, _report(stage, out, frames, settings))
-        committed.append(store.commit(stage, shard, key, halves))
-        first += frames[0].height
-    timing = Timing(stage.name, 0, first, computed - start, time.perf_counter() - computed)
-    return committed, [timing]
+def call_stage(
+    stage: Stage,
+    inputs: Sequence[Any],
+    settings: Settings,
+    *,
+    references: Mapping[str, Sequence[pl.DataFrame]] | None = None,
+    spill: Callable[[int], NDArray[np.uint8]] | None = None,
+) -> Any:
+    """Call the function of a stage with all that it takes, as pipeline.graph.Stage says: the one place that does.
+
+    `inputs` are a frame of each stage that it reads, or for a corpus stage a sequence of them, and then what comes back is an
+    iterator.
+    """
+    given: dict[str, Any] = {name: settings.assets[name] for name in stage.assets}
+    given |= {name: settings.configs[name] for name in stage.also}
+    if stage.scope == "corpus":
+        given |= {"spill": spill, **(references or {})}
+    return stage.run(*inputs, settings.configs[stage.name], **given)
 
 
 def run_empty(stages: Sequence[Stage], settings: Settings) -> None:
     """Run `stages` on tables without rows: whatever they load on first use is then loaded."""
     for stage in stages:
         inputs = [as_frame(by_name(name).writes.empty_table()) for name in stage.reads]
-        if stage.scope == "corpus":
-            continue
-        assets = {name: settings.assets[name] for name in stage.assets}
-        out = stage.run(*inputs, settings.configs[stage.name], **assets)
-        _report(stage, out, inputs, settings)
+        if stage.scope == "shard":
+            report(stage, call_stage(stage, inputs, settings), inputs, settings)
 
 
-def _report(stage: Stage, out: pl.DataFrame, inputs: list[pl.DataFrame], settings: Settings) -> dict[str, int]:
+def report(stage: Stage, out: pl.DataFrame, inputs: list[pl.DataFrame], settings: Settings) -> dict[str, int]:
+    """Return what a stage counts in one shard's output."""
     return {} if stage.report is None else stage.report(out, *inputs, settings.configs[stage.name])
 
 
@@ -156,9 +158,10 @@ def as_frame(table: pa.Table) -> pl.DataFrame:
 
 
 def _run(stage: Stage, inputs: list[pl.DataFrame], settings: Settings, where: str) -> pl.DataFrame:
-    assets = {name: settings.assets[name] for name in stage.assets}
     try:
-        return stage.run(*inputs, settings.configs[stage.name], **assets)
+        out = call_stage(stage, inputs, settings)
     except GateError as error:
         context = f". {stage.context(settings.configs, settings.assets)}" if stage.context else ""
         raise ShardFailedError(f"{stage.name} ({where}): {error}{context}") from error
+    assert isinstance(out, pl.DataFrame)
+    return out

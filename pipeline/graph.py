@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import msgspec
-import polars as pl
 import pyarrow as pa
 
 from pipeline.endings import turn_endings

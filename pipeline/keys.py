@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -36,16 +36,21 @@ def digest(*parts: bytes | str) -> str:
     return state.hexdigest()
 
 
-def stage_key(stage: Stage, config: msgspec.Struct, assets: dict[str, msgspec.Struct], source: Source) -> str:
+def stage_key(
+    stage: Stage, configs: Mapping[str, msgspec.Struct], assets: Mapping[str, msgspec.Struct], source: Source
+) -> str:
     """Return the key of everything that determines `stage` but its input.
 
-    That is its code, the code that reads and writes for it, its settings, schema, libraries, assets, and Python's version.
+    That is its code, the code that reads and writes for it, its settings and those of the sections that it takes as well, its
+    schema, libraries, assets, and Python's version.
     A comment edited in a stage's code costs a rebuild of that stage: stale is worse than slow.
     """
     reads_lines = stage.reads[0] == SOURCE
     counting = (stage.report.__module__,) if stage.report else ()  # counts stand in the records, which keys vouch for
     code, libraries = closure((stage.run.__module__, *counting, *WRITER, *(READER if reads_lines else ())))
-    settings = {name: value for name, value in msgspec.to_builtins(config).items() if name not in stage.neutral}
+    own = msgspec.to_builtins(configs[stage.name])
+    settings = {name: value for name, value in own.items() if name not in stage.neutral}
+    settings |= {f"[{name}]": msgspec.to_builtins(configs[name]) for name in stage.also}
     if reads_lines:
         settings["source"] = [source.shard_bytes, source.max_line_bytes]
     return digest(

@@ -45,9 +45,14 @@ def fresh_records(
     return found
 
 
-def corpus_key(stage: Stage, key: str, records: Mapping[str, Sequence[ShardRecord]]) -> str:
-    """Return the key of a corpus stage: it reads every shard, in order."""
-    return shard_key(key, [record.digest() for name in stage.reads for record in records[name]])
+def corpus_key(
+    key: str, inputs: Sequence[Sequence[ShardRecord]], references: Mapping[str, Sequence[ShardRecord]]
+) -> str:
+    """Return the key of a corpus stage: it reads every shard, and every reference, in order."""
+    reads = [record.digest() for records in inputs for record in records]
+    for name, records in references.items():
+        reads += [f"{name}: {len(records)}", *(record.digest() for record in records)]
+    return shard_key(key, reads)
 
 
 def manifest_key(records: Sequence[ShardRecord]) -> str:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pipeline.execute import Settings, Timing, run_corpus, run_empty, run_shard
+from pipeline.corpus import CorpusTask, run_corpus
+from pipeline.execute import Settings, Timing, run_empty, run_shard
 from pipeline.graph import by_name
 from pipeline.lean import leave_out
 from pipeline.plan import Task
@@ -84,14 +85,12 @@ class Workers:
                     result = future.result()
                 yield task, result
 
-    def run_corpus(
-        self, name: str, key: str, records: Mapping[str, Sequence[ShardRecord]], *, then: Sequence[str]
-    ) -> tuple[list[ShardRecord], list[Timing]]:
+    def run_corpus(self, name: str, task: CorpusTask, *, then: Sequence[str]) -> tuple[list[ShardRecord], list[Timing]]:
         """Run a corpus stage; workers that would be idle meanwhile get ready for the stages `then`."""
         if self._pool is None:
-            return run_corpus(self._store, by_name(name), self._settings, key, records)
+            return run_corpus(self._store, by_name(name), self._settings, task)
         with _explained([]):
-            future = self._pool.submit(_run_corpus, name, key, {name: list(found) for name, found in records.items()})
+            future = self._pool.submit(_run_corpus, name, task)
             for _ in range(self._n_workers - 1):
                 self._pool.submit(_get_ready, tuple(then))
             return future.result()
@@ -150,9 +149,9 @@ def _run_shard(names: tuple[str, ...], task: Task) -> Done:
     return run_shard(store, [by_name(name) for name in names], settings, task)
 
 
-def _run_corpus(name: str, key: str, records: dict[str, list[ShardRecord]]) -> tuple[list[ShardRecord], list[Timing]]:
+def _run_corpus(name: str, task: CorpusTask) -> tuple[list[ShardRecord], list[Timing]]:
     store, settings = _mine()
-    return run_corpus(store, by_name(name), settings, key, records)
+    return run_corpus(store, by_name(name), settings, task)
 
 
 def _get_ready(names: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from pipeline.assets import Assets, load_assets, write_tokenizer
 from pipeline.card import dataset_card
 from pipeline.catalog import Catalog
 from pipeline.config import Config
+from pipeline.corpus import CorpusTask, Place, Shards
 from pipeline.execute import Settings, Timing
 from pipeline.graph import GRAPH, NAMES, Stage, phases
 from pipeline.kernel_cache import use_kernel_cache
@@ -144,7 +145,7 @@ class _Build:
     def _settings(self, assets: dict[str, msgspec.Struct]) -> Settings:
         source = self.config.source
         configs = {stage.name: self.config.sections[stage.name] for stage in GRAPH}
-        keys = {stage.name: stage_key(stage, configs[stage.name], assets, source) for stage in self.stages}
+        keys = {stage.name: stage_key(stage, configs, assets, source) for stage in self.stages}
         return Settings(source, configs, assets, keys)
 
     def _unfinish(self, stages: Sequence[Stage]) -> None:
@@ -193,18 +194,23 @@ class _Build:
             self.records[stage.name] = [records[stage.name] for records in found if records is not None]
 
     def _run_corpus(self, stage: Stage, settings: Settings, workers: Workers, after: tuple[Stage, ...]) -> None:
-        n_shards = len(self.records[stage.reads[0]])
-        key = corpus_key(stage, settings.keys[stage.name], self.records)
+        inputs = tuple(self._shards(name) for name in stage.reads)
+        n_shards = len(inputs[0])
+        key = corpus_key(settings.keys[stage.name], [self.records[name] for name in stage.reads], {})
         known = [self._lookup(stage.name, shard) for shard in range(n_shards)]
         records = [record for record in known if record is not None and record.key == key]
         if len(records) != n_shards:
             self.progress.started([stage.name], 1, 1)
             self._unfinish([stage])
             then = [following.name for following in after]
-            records, timings = workers.run_corpus(stage.name, key, self.records, then=then)
+            references = {name: Shards(stage.reads[0], ()) for name in stage.references}
+            records, timings = workers.run_corpus(stage.name, CorpusTask(key, inputs, references), then=then)
             self._log(timings)
             self.progress.advanced([stage.name], records)
         self.records[stage.name] = records
+
+    def _shards(self, stage: str) -> Shards:
+        return Shards(stage, [Place(self.store.root, record) for record in self.records[stage]])
 
     def _finish(self, stage: Stage) -> None:
         records = self.records[stage.name]

@@ -58,11 +58,15 @@ class Store:
 
     def read(self, stage: str, record: ShardRecord) -> pl.DataFrame:
         """Return the kept rows of a shard, memory-mapped. Raises DamagedShardError if a byte of it has changed."""
+        for file in record.kept_files():
+            verify(self.directory(stage) / file.path, file)
+        return self.map(stage, record)
+
+    def map(self, stage: str, record: ShardRecord) -> pl.DataFrame:
+        """Return the kept rows of a shard, memory-mapped and unverified. Raises OSError."""
         tables = []
         for file in record.kept_files():
-            path = self.directory(stage) / file.path
-            verify(path, file)
-            with pa.memory_map(str(path)) as source:
+            with pa.memory_map(str(self.directory(stage) / file.path)) as source:
                 tables.append(pa.ipc.open_file(source).read_all())
         frame = pl.from_arrow(pa.concat_tables(tables))
         assert isinstance(frame, pl.DataFrame)
@@ -70,6 +74,15 @@ class Store:
 
     def commit(self, stage: Stage, shard: int, key: str, halves: Halves) -> ShardRecord:
         """Write both halves of a stage's output, and last the record that makes them count."""
+        record = self.write(stage, shard, key, halves)
+        self.remember(stage.name, record)
+        return record
+
+    def write(self, stage: Stage, shard: int, key: str, halves: Halves) -> ShardRecord:
+        """Write both halves of a stage's output and return their record, which does not count before it is remembered.
+
+        A file that holds the very bytes already is left as it is.
+        """
         directory = self.directory(stage.name)
         remove(self._record_path(stage.name, shard))  # first: a record must never describe another content
         files = [
@@ -79,7 +92,7 @@ class Store:
         if halves.dropped is not None:
             files.append(_write(directory, f"dropped/{shard:05d}.arrow", halves.dropped))
         self._remove_strays(stage, shard, files)
-        record = ShardRecord(
+        return ShardRecord(
             shard=shard,
             key=key,
             rows_in=halves.rows_in,
@@ -90,8 +103,6 @@ class Store:
             counts=halves.counts,
             files=tuple(files),
         )
-        self.remember(stage.name, record)
-        return record
 
     def remember(self, stage: str, record: ShardRecord) -> None:
         """Write the record of a shard: from now on it counts."""
@@ -184,8 +195,10 @@ def _write(directory: Path, name: str, table: pa.Table) -> FileRecord:
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table, max_chunksize=max(table.num_rows, 1))
     data = memoryview(sink.getvalue())
-    write_whole(path, data)
-    return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    sha256 = hashlib.sha256(data).hexdigest()
+    if _size(path) != len(data) or sha256_of(path) != sha256:
+        write_whole(path, data)
+    return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=sha256)
 
 
 def _partition(table: pa.Table, column: str | None) -> list[tuple[str, pa.Table]]:

@@ -1,8 +1,10 @@
 """Laws that hold for every stage, whatever it does; a new stage is held to them by being in GRAPH."""
 
 import copy
+import random
 import re
 from collections import Counter
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from polars.testing import assert_frame_equal
 
 from pipeline.assets import load_assets
 from pipeline.config import load_config
-from pipeline.execute import as_frame
+from pipeline.execute import Settings, as_frame, call_stage
 from pipeline.graph import GRAPH, NAMES, Stage
 from pipeline.source import read_chunk, scan
 from schemas.conform import conform
 from schemas.tables import dropped_schema
 from tests.corpus import write_config, write_corpus
 
+CORPUS = [stage for stage in GRAPH if stage.scope == "corpus"]
 BY_ID = [stage for stage in GRAPH if "id" in stage.writes.names]
 
 
@@ -33,7 +36,8 @@ class World:
             write_config(directory, corpus, shard_bytes=1 << 20),
             assignments=["tokenize.too_long=windows", "pack.max_seq_len=72"],
         )
-        self.assets = load_assets(self.config).by_name
+        assets = load_assets(self.config).by_name
+        self.settings = Settings(self.config.source, self.config.sections, assets, keys={})
         (chunk,) = scan(str(corpus), self.config.source, directory)
         self.kept: dict[str, pl.DataFrame] = {"source": read_chunk(chunk, self.config.source)}
         self.out: dict[str, pl.DataFrame] = {}
@@ -46,8 +50,16 @@ class World:
         return [self.kept[name] for name in stage.reads]
 
     def run(self, stage: Stage, *frames: pl.DataFrame) -> pl.DataFrame:
-        assets = {name: self.assets[name] for name in stage.assets}
-        return stage.run(*frames, self.config.sections[stage.name], **assets)
+        """Run a stage on one shard."""
+        if stage.scope == "shard":
+            return call_stage(stage, frames, self.settings)
+        (out,) = self.run_corpus(stage, *([frame] for frame in frames))
+        return out
+
+    def run_corpus(self, stage: Stage, *inputs: list[pl.DataFrame]) -> list[pl.DataFrame]:
+        """Run a corpus stage on shards."""
+        references = {name: [] for name in stage.references}
+        return list(call_stage(stage, inputs, self.settings, references=references))
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +141,31 @@ def test_an_empty_shard_passes_through(world, stage):
     conform(out.to_arrow(), stage.writes)
 
 
-def test_order_independence_of_clusters(world):
-    stage = next(stage for stage in GRAPH if stage.scope == "corpus")
+def cut(frame: pl.DataFrame, *lengths: int) -> list[pl.DataFrame]:
+    """Return the frame as shards of such lengths, and one of what is left."""
+    starts = [0, *accumulate(lengths)]
+    return [frame.slice(first, last - first) for first, last in pairwise([*starts, frame.height])]
+
+
+@pytest.mark.parametrize("stage", CORPUS, ids=lambda s: s.name)
+@pytest.mark.parametrize("lengths", [(1,), (40, 0, 30), (0, 7, 7, 7, 7)], ids=str)
+def test_chunking_independence_rows_do_not_know_their_shard(world, stage, lengths):
     (frame,) = world.inputs(stage)
-    expected = world.out[stage.name].sort("id")
-    for seed in range(3):
-        shuffled = frame.sample(fraction=1.0, shuffle=True, seed=seed)
-        assert_frame_equal(world.run(stage, shuffled).sort("id"), expected)
+    shards = cut(frame, *lengths)
+    out = world.run_corpus(stage, shards)
+    assert [part.height for part in out] == [shard.height for shard in shards]
+    assert [part["id"].to_list() for part in out] == [shard["id"].to_list() for shard in shards]
+    assert_frame_equal(pl.concat(out), world.out[stage.name])
+
+
+@pytest.mark.parametrize("stage", CORPUS, ids=lambda s: s.name)
+@pytest.mark.parametrize("seed", range(3))
+def test_order_independence_rows_do_not_know_their_place(world, stage, seed):
+    (frame,) = world.inputs(stage)
+    shards = cut(frame.sample(fraction=1.0, shuffle=True, seed=seed), 25, 50)
+    random.Random(seed).shuffle(shards)
+    out = pl.concat(world.run_corpus(stage, shards))
+    assert_frame_equal(out.sort("id"), world.out[stage.name].sort("id"))
 
 
 def test_each_stage_reads_what_comes_before_it():

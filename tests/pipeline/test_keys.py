@@ -5,10 +5,13 @@ import pyarrow as pa
 import pytest
 
 from pipeline import keys
-from pipeline.graph import GRAPH, NAMES, by_name, phases
+from pipeline.graph import CONFIGS, GRAPH, NAMES, by_name, phases
+from pipeline.plan import corpus_key
 from pipeline.source import Source
 from schemas.assets import Template, Vocabulary
 from schemas.fields import field
+from schemas.manifest import FileRecord, ShardRecord
+from stages.dedup import Dedup
 
 ASSETS = {
     "template": Template(name="t", source="{{ messages }}"),
@@ -18,10 +21,11 @@ ASSETS = {
 
 def key(name: str, **changes: object) -> str:
     stage = by_name(name)
-    config = msgspec.structs.replace(stage.config(), **changes.pop("config", {}))
+    configs = {name: kind() for name, kind in CONFIGS.items()} | changes.pop("also", {})
+    configs[name] = msgspec.structs.replace(configs[name], **changes.pop("config", {}))
     assets = ASSETS | changes.pop("assets", {})
     source = changes.pop("source", Source())
-    return keys.stage_key(dataclasses.replace(stage, **changes), config, assets, source)
+    return keys.stage_key(dataclasses.replace(stage, **changes), configs, assets, source)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -46,6 +50,8 @@ def test_keys_differ_between_stages():
         ),
         ("tokenize", {"assets": {"vocabulary": Vocabulary(tokenizer_json=b"{ }")}}),
         ("ingest", {"source": Source(max_line_bytes=1 << 12)}),
+        ("clusters", {"config": {"threshold": 0.7}}),
+        ("clusters", {"also": {"dedup": Dedup(seed=1)}}),  # it draws the splits
         ("mask", {"report": None}),  # counts stand in the record, and a stale one would be believed
     ],
 )
@@ -111,6 +117,33 @@ def test_where_an_asset_lies_and_which_inputs_there_are_is_no_part_of_a_key():
     assert key("tokenize", config={"tokenizer": "elsewhere"}) == key("tokenize")
     assert key("render", config={"template": "elsewhere.jinja"}) == key("render")
     assert key("ingest", source=Source(inputs=("a.jsonl",))) == key("ingest")
+    assert key("clusters", config={"against": ("a.jsonl",), "evaluations": ("b.jsonl",)}) == key("clusters")
+
+
+def test_what_clustering_may_take_of_memory_is_no_part_of_its_key():
+    assert key("clusters", config={"memory": 0.5}) == key("clusters")
+
+
+def test_what_a_corpus_stage_reads_beside_its_input_is_part_of_its_key():
+    def record(sha256: str) -> ShardRecord:
+        file = FileRecord(path="kept/00000.arrow", rows=1, bytes=1, sha256=sha256)
+        return ShardRecord(shard=0, key="", rows_in=1, kept=1, dropped={}, files=(file,))
+
+    a, b = record("a"), record("b")
+    found = {
+        corpus_key("k", [inputs], {"against": against, "evaluations": evaluations})
+        for inputs, against, evaluations in [
+            ([a, b], [], []),
+            ([b, a], [], []),
+            ([a], [b], []),
+            ([a], [], [b]),
+            ([b], [a], []),
+            ([a], [a, b], []),
+            ([a], [b, a], []),
+            ([a], [a], [b]),
+        ]
+    }
+    assert len(found) == 8
 
 
 def test_the_code_that_cuts_files_is_part_of_the_key_of_what_reads_them():

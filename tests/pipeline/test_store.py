@@ -17,13 +17,18 @@ def rows(n: int, dropped: int = 0) -> pl.DataFrame:
         {
             "id": [f"a:{i}" for i in range(total)],
             "cluster": ["c"] * total,
+            "reason": [None] * total,
             "keeper": [None] * total,
             "similarity": [None] * total,
-            "is_exact": [False] * total,
+            "scope": [None] * total,
             "n_duplicates": [1] * total,
+            "evaluation": [None] * total,
+            "overlap": [None] * total,
+            "split": ["train"] * total,
             "drop_reason": [None] * n + ["near_duplicate"] * dropped,
         },
-        schema_overrides={"keeper": pl.String, "similarity": pl.Float64, "drop_reason": pl.String},
+        schema_overrides={"similarity": pl.Float64, "overlap": pl.Float64, "drop_reason": pl.String}
+        | dict.fromkeys(("reason", "keeper", "scope", "evaluation"), pl.String),
     )
 
 
@@ -80,6 +85,34 @@ def test_a_new_commit_leaves_nothing_of_the_old_one(store):
     commit(store, 0, "k", rows(4, dropped=2), 6)
     commit(store, 0, "k2", rows(6), 6)
     assert not (store.root / "clusters" / "dropped" / "00000.arrow").exists()
+
+
+def test_a_file_that_comes_out_the_same_is_not_written_again(store):
+    first = commit(store, 0, "k", rows(4, dropped=2), 6)
+    files = [store.root / "clusters" / file.path for file in first.files]
+    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files]
+    second = commit(store, 0, "k2", rows(4, dropped=2), 6)
+    assert (second.key, second.files) == ("k2", first.files)
+    assert store.record("clusters", 0) == second
+    assert [(path.stat().st_ino, path.stat().st_mtime_ns) for path in files] == before
+
+
+def test_a_damaged_file_is_written_again_though_its_size_is_right(store):
+    record = commit(store, 0, "k", rows(4), 4)
+    path = store.root / "clusters" / "kept" / "00000.arrow"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert commit(store, 0, "k", rows(4), 4) == record
+    assert path.read_bytes() == good
+
+
+def test_what_is_written_does_not_count_before_it_is_remembered(store):
+    commit(store, 0, "k", rows(4), 4)
+    halves = split(CLUSTERS, 0, rows(5), 5)
+    record = store.write(CLUSTERS, 0, "k2", halves)
+    assert store.record("clusters", 0) is None
+    store.remember("clusters", record)
+    assert store.record("clusters", 0) == record
 
 
 def test_finishing_removes_shards_that_are_no_more(store):
