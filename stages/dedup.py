@@ -22,6 +22,15 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Another seed draws other sets."""
 
+    def __post_init__(self) -> None:
+        """Refuse shares that leave less than half for training."""
+        shares = [part for part in (self.validation, self.test) if isinstance(part, float)]
+        if sum(shares) > 0.5 + 1e-9:
+            raise ValueError(
+                f"[dedup] validation = {self.validation} and test = {self.test} hold out {sum(shares):.3g} of the "
+                "conversations; expected at most half: lower one of them"
+            )
+
 
 def mark_duplicates(frame: pl.DataFrame, clusters: pl.DataFrame, config: Dedup) -> pl.DataFrame:  # noqa: ARG001
     """Add each row's cluster and split, and what the clusters say of it as evidence and reason of its removal.
