@@ -9,8 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.scopes import SCOPES, Scope
-from stages.arrow import string_buffers
-from stages.signatures.alphabet import code_points
+from stages.signatures.alphabet import Rules
+from stages.signatures.columns import chosen_strings, hash_column, list_of, series, struct_of
+from stages.signatures.texts import read_conversations
+from stages.signatures.units import find_units
 
 LANES: Final = 16
 """MinHash values are made sixteen at a time: one AVX-512 register, two AVX2 ones."""
@@ -43,57 +45,95 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 1
     """Seed of the permutations; datasketch's default is 1."""
 
+    def __post_init__(self) -> None:
+        if not self.scope:
+            raise ValueError(f"scope = []: expected at least one of {', '.join(SCOPES)}")
+        for i, pattern in enumerate(self.leave_out):
+            try:
+                matches_nothing = pl.Series([""]).str.contains(pattern)[0]
+            except pl.exceptions.ComputeError as error:
+                problem = str(error).strip().splitlines()[-1].removeprefix("error: ")
+                raise ValueError(
+                    f"leave_out[{i}] = {pattern!r}: not a regular expression: {problem}; write it as Rust's regex does "
+                    "(no look-around, no back-references), with every \\ doubled unless the TOML string is in single quotes"
+                ) from None
+            if matches_nothing:
+                raise ValueError(
+                    f"leave_out[{i}] = {pattern!r}: matches the empty text, so it would put a space between any two "
+                    "letters; expected a pattern that matches one character at least (+ instead of *)"
+                )
+
     @property
     def scopes(self) -> tuple[Scope, ...]:
         """Return the scopes, each once, in the order of schemas.scopes."""
         asked = (self.scope,) if isinstance(self.scope, str) else self.scope
         return tuple(scope for scope in SCOPES if scope in asked)
 
+    @property
+    def rules(self) -> Rules:
+        """Return what is folded, and what is a token."""
+        return Rules(
+            folds_case=self.case == "fold",
+            folds_width=self.width == "fold",
+            keeps_punctuation=self.punctuation == "keep",
+            keeps_white_space=self.white_space == "keep",
+            by_character=self.token == "character",
+        )
+
 
 def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
-    """Return one signature per conversation, in the same order.
+    """Return one row of schemas.tables.SIGNED per conversation, in the same order.
 
-    The text of a message is its reasoning, content and tool calls. It is normalised code point by code point (NFKC
-    where the result is one code point, then lower case), and cut into tokens: words of scripts that put spaces between
-    words; single characters of scripts that do not (Han, kana, Thai, Lao, Khmer, Myanmar, Tibetan, ...); single symbols
-    and emoji. White space, punctuation and control characters separate; combining marks stay with what they follow;
-    joiners and variation selectors count for nothing (see `stages.signatures.alphabet`). No shingle border lies
-    between two messages, and roles are no part of the text.
+    The text of a message is its reasoning, content and tool calls, less what `leave_out` matches in each of them. It is
+    normalised code point by code point (NFKC where the result is one code point, then lower case), and cut into tokens:
+    words of scripts that put spaces between words; single characters of scripts that do not (Han, kana, Thai, Lao,
+    Khmer, Myanmar, Tibetan, ...); single symbols and emoji. White space, punctuation and control characters separate;
+    combining marks stay with what they follow; joiners and variation selectors count for nothing. Settings change that
+    (see `stages.signatures.alphabet`). No token reaches over two messages, shingles do; roles are no part of the text.
+
+    Each text that a scope of the config compares is a unit, if it has a token: the conversation (message -1), the first
+    message of the user, the last one of the assistant, every message; system prompts only if `includes_system`. Units
+    stand in the order of the scopes, then of the messages.
 
     `shingles` are the distinct 32-bit hashes of every `ngram` successive tokens, ascending. A text with fewer tokens
-    has one shingle, of all of them; a text without any token has none. `exact_hash` covers the token sequence.
+    has one shingle, of all of them. `exact_hash` covers the token sequence; text_hash is that of the conversation, and
+    prompt_hash that of the first message of the user, whatever the scopes are.
 
     `minhash` equals `datasketch.MinHash(num_perm, seed, scheme="affine32", hashfunc=int)` updated with the same
     shingles, bit for bit, so a row of it loads into datasketch, where it can be queried against any MinHashLSH:
     `MinHash(hashvalues=row, seed=seed, scheme="affine32", permutations=sketch_permutations(num_perm, seed))`.
+
+    Nothing depends on the other rows of the frame, nor on the machine. Memory beyond the result: 40 bytes per message,
+    and 40 per byte of the longest conversation.
     """
     # numba takes half a second to import and is of no use to a process that only looks at a run
-    from stages.signatures.shingle_kernel import shingle_rows
+    from stages.signatures.content_kernel import hash_contents
     from stages.signatures.sketch_kernel import sketch_rows
 
-    bounds, text, wanted = _messages(frame, config)
-    offsets, data = string_buffers(text)
-    shingles, starts, exact = shingle_rows(data, offsets, wanted, bounds, code_points(), config.ngram)
+    rows = read_conversations(frame, config.leave_out, includes_system=config.includes_system)
+    content_hash = np.empty(frame.height, np.uint64)
+    fields, tools = rows.fields, rows.tools
+    hash_contents(
+        rows.bounds, rows.codes, fields.addresses, fields.sizes, tools.addresses[0], tools.sizes[0], content_hash
+    )
+    units = find_units(rows, config.scopes, config.rules, config.ngram)
     a, b = sketch_permutations(config.num_perm, config.seed)
-    minhash = sketch_rows(shingles, starts, a, b)
-    units = pl.DataFrame(
+    minhash = sketch_rows(units.shingles, units.starts, a, b)
+    n_units = len(units.scope)
+    structs = struct_of(
         {
-            "scope": pl.Series([config.scopes[0]] * frame.height, dtype=pl.String),
-            "message": pl.Series([-1] * frame.height, dtype=pl.Int32),
-            "exact_hash": _binaries(exact),
-            "shingles": _lists(shingles, starts),
-            "minhash": _lists(minhash.reshape(-1), np.arange(frame.height + 1, dtype=np.int64) * config.num_perm),
+            "scope": chosen_strings(units.scope, SCOPES),
+            "message": pa.array(units.message),
+            "exact_hash": hash_column(units.exact),
+            "shingles": list_of(units.starts, units.shingles),
+            "minhash": list_of(np.arange(n_units + 1, dtype=np.int64) * config.num_perm, minhash.reshape(-1)),
         }
     )
-    has_text = pl.Series(starts[1:] > starts[:-1], dtype=pl.Boolean)
     return frame.select("id", "source", "tags", "score", "created", "n_chars").with_columns(
-        content_hash=pl.Series(exact[:, 0]),
-        text_hash=pl.select(pl.when(has_text).then(units["exact_hash"])).to_series(),
-        prompt_hash=pl.lit(None, pl.Binary),
-        units=pl.Series(
-            [[] if not ok else [u] for ok, u in zip(has_text, units.to_dicts(), strict=True)],
-            dtype=pl.List(pl.Struct(units.schema)),
-        ),
+        content_hash=pl.Series(content_hash),
+        text_hash=series(hash_column(units.whole, units.has_hash[0])),
+        prompt_hash=series(hash_column(units.prompt, units.has_hash[1])),
+        units=series(list_of(units.bounds, structs)),
     )
 
 
@@ -102,47 +142,3 @@ def sketch_permutations(num_perm: int, seed: int) -> NDArray[np.uint32]:
     generator = np.random.RandomState(seed)  # the legacy generator, whose stream numpy has frozen
     a = generator.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     return np.stack([a, generator.randint(0, 1 << 32, num_perm, dtype=np.uint32)])
-
-
-def _messages(frame: pl.DataFrame, config: Signatures) -> tuple[NDArray[np.int64], pl.Series, NDArray[np.bool_]]:
-    """Return where each row's messages begin (height + 1), every message's text, and whether the scope wants it."""
-    lengths = frame["messages"].list.len().fill_null(0).to_numpy()
-    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-    messages = frame["messages"].explode(empty_as_null=False, keep_nulls=False).struct
-    role, text = messages.field("role"), messages.field("content")
-    parts = {name: messages.field(name) for name in ("reasoning", "tool_calls")}
-    if any(part.null_count() < len(part) for part in parts.values()):
-        named = pl.DataFrame({"reasoning": parts["reasoning"], "content": text, "tool_calls": parts["tool_calls"]})
-        text = named.select(pl.concat_str(pl.all(), separator="\n", ignore_nulls=True)).to_series()
-    if config.scopes[0] == "conversation":
-        wanted = np.ones(len(text), np.bool_) if config.includes_system else (role != "system").to_numpy()
-    elif config.scopes[0] == "prompt":
-        wanted = _one_per_row((role == "user").to_numpy(), bounds, last=False)
-    else:
-        wanted = _one_per_row((role == "assistant").to_numpy(), bounds, last=True)
-    return bounds, text, wanted & text.is_not_null().to_numpy()
-
-
-def _one_per_row(hits: NDArray[np.bool_], bounds: NDArray[np.int64], *, last: bool) -> NDArray[np.bool_]:
-    """Keep the first or last hit of each row."""
-    at = np.flatnonzero(hits)
-    row = np.searchsorted(bounds, at, side="right")
-    edge = np.ones(len(at), np.bool_)
-    if len(at):
-        changes = row[1:] != row[:-1]
-        edge[slice(None, -1) if last else slice(1, None)] = changes
-    wanted = np.zeros_like(hits)
-    wanted[at[edge]] = True
-    return wanted
-
-
-def _lists(values: NDArray[np.uint32], starts: NDArray[np.int64]) -> pl.Series:
-    """Return a list column over the buffers, uncopied."""
-    return pl.Series(pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(starts), pa.array(values))))
-
-
-def _binaries(words: NDArray[np.uint64]) -> pl.Series:
-    """Return a binary column of 16 bytes per row from (rows, 2) words, big-endian so that hex reads like the number."""
-    data = pa.py_buffer(words.astype(">u8").tobytes())
-    array = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(words), [None, data])
-    return pl.Series(pl.from_arrow(array.cast(pa.large_binary())))

@@ -1,227 +1,15 @@
-"""Signatures: a slow, plain reading of the text must give the same tokens, shingles and sketches as the kernels."""
+"""Signatures of conversations: which texts are compared, under which names, and what else is said of a row."""
 
-import sys
-from collections.abc import Sequence
-from unicodedata import category, normalize
+from typing import Any
 
-import datasketch
 import msgspec
-import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from schemas.conform import conform
-from schemas.fields import MESSAGE
 from schemas.tables import SIGNED
-from stages.signatures import Signatures, sign_conversations, sketch_permutations
-from stages.signatures.alphabet import KIND_SHIFT, SEPARATOR, SINGLE, UNSPACED, WORD, code_points, entry
-from stages.signatures.shingle_kernel import hash_tokens, sort_distinct
-from stages.signatures.sketch_kernel import sketch_rows
-from stages.signatures.token_kernel import tokenize_message
-
-MESSAGES = pl.List(pl.Struct({field.name: pl.Float32 if field.name == "weight" else pl.String for field in MESSAGE}))
-NO_VALUE = 0xFFFFFFFF
-
-# what makes tokenising hard, next to each other more often than chance would have it
-HOSTILE = st.sampled_from(
-    "aZé9ßİΣ ,.'_-`^¨$+=😀❤👍🏽中文あがｶﾞไทยမြန်한글ᄒ①ﬁＡ　。\U00020000\U0010ffff\n\t\x00"
-    "\u0301\u0300\u200d\u200b\ufe0f\u00ad\ufeff"
-)
-TEXTS = st.text(HOSTILE | st.characters(exclude_categories=["Cs"]), max_size=60)
-
-
-def conversation(*messages: tuple[str, str | None], **extra: str) -> list[dict[str, str | None]]:
-    return [{"role": role, "content": content, **extra} for role, content in messages]
-
-
-def measured(*rows: list[dict[str, str | None]]) -> pl.DataFrame:
-    n_chars = [sum(len(message["content"] or "") for message in row) for row in rows]
-    ids = [f"a.jsonl:{i + 1}" for i in range(len(rows))]
-    return pl.DataFrame(
-        {"id": ids, "messages": rows, "n_chars": n_chars},
-        schema={"id": pl.String, "messages": MESSAGES, "n_chars": pl.Int32},
-    )
-
-
-def signed(*texts: str, **config: object) -> pl.DataFrame:
-    frame = measured(*[conversation(("user", text)) for text in texts])
-    return sign_conversations(frame, msgspec.convert(config, Signatures))
-
-
-def plain_tokens(text: str) -> list[str]:
-    """Cut a text into tokens, one character after another, by nothing but the Unicode database."""
-    tokens: list[str] = []
-    is_open = is_word = False
-    for character in text:
-        wide = normalize("NFKC", character)
-        wide = wide if len(wide) == 1 else character
-        lower = wide.lower() if len(wide.lower()) == 1 else wide
-        kind = category(lower)
-        if "\u180b" <= lower <= "\u180f" or "\ufe00" <= lower <= "\ufe0f" or "\U000e0100" <= lower <= "\U000e01ef":
-            continue
-        if kind == "Cf" and lower != "\u200b":
-            continue
-        is_tone = "\U0001f3fb" <= lower <= "\U0001f3ff"
-        if kind[0] in "ZP" or kind in ("Cc", "Cf") or (kind == "Sk" and not is_tone):
-            is_open = False
-        elif kind[0] == "M" and is_open:
-            tokens[-1] += lower
-        else:
-            continues = kind[0] == "M" or (
-                kind[0] in "LN" and not any(start <= ord(lower) < end for start, end in UNSPACED)
-            )
-            if continues and is_open and is_word:
-                tokens[-1] += lower
-            else:
-                tokens.append(lower)
-            is_open, is_word = True, continues
-    return tokens
-
-
-def kernel_tokens(text: str) -> list[tuple[int, int]]:
-    data = np.frombuffer(text.encode(), np.uint8)
-    tokens = np.zeros((len(data) + 1, 2), np.uint64)
-    n = tokenize_message(data, 0, len(data), code_points(), tokens, 0)
-    return [(int(a), int(b)) for a, b in tokens[:n]]
-
-
-def is_same_partition(left: Sequence[object], right: Sequence[object]) -> bool:
-    """Say whether two sequences repeat themselves in the same places, that is, map onto each other one to one."""
-    return len(left) == len(right) and len(set(zip(left, right, strict=True))) == len(set(left)) == len(set(right))
-
-
-def oracle(shingles: Sequence[int], num_perm: int, seed: int) -> list[int]:
-    sketch = datasketch.MinHash(num_perm=num_perm, seed=seed, hashfunc=int, scheme="affine32")
-    sketch.update_batch(shingles)
-    return [int(value) for value in sketch.hashvalues]
-
-
-# --- tokens
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("Hello, World!", ["hello", "world"]),
-        ("don't re-use snake_case", ["don", "t", "re", "use", "snake", "case"]),
-        ("我用Python写代码。", ["我", "用", "python", "写", "代", "码"]),
-        ("ＡＢＣ　１２３", ["abc", "123"]),
-        ("ﾃｽﾄ", ["テ", "ス", "ト"]),
-        ("ทำ", ["ท", "ำ"]),
-        ("นี้", ["นี้"]),
-        ("한국어 모델", ["한국어", "모델"]),
-        ("cafe\u0301 au lait", ["cafe\u0301", "au", "lait"]),
-        ("x+y=2€", ["x", "+", "y", "=", "2", "€"]),
-        ("ok👍🏽❤\ufe0f", ["ok", "👍", "🏽", "❤"]),
-        ("soft\u00adhyphen می\u200cخواهم", ["softhyphen", "میخواهم"]),
-        ("zero\u200bwidth", ["zero", "width"]),
-        ("`code` ^ ...", ["code"]),
-        ("𝐁𝐨𝐥𝐝 𠀀𠀁", ["bold", "𠀀", "𠀁"]),
-        ("\u0301x", ["\u0301x"]),
-    ],
-)
-def test_tokens_are_words_of_spaced_scripts_and_characters_of_others(text: str, tokens: list[str]) -> None:
-    assert plain_tokens(text) == tokens
-    assert is_same_partition(plain_tokens(text), kernel_tokens(text))
-
-
-@settings(max_examples=300, deadline=None)
-@given(TEXTS, TEXTS)
-def test_the_kernel_reads_the_same_tokens_as_the_plain_reading(left: str, right: str) -> None:
-    plain = plain_tokens(left) + plain_tokens(right)
-    assert is_same_partition(plain, kernel_tokens(left) + kernel_tokens(right))
-
-
-def test_the_table_agrees_with_the_definition_at_every_code_point() -> None:
-    table = code_points()
-    assert table.tolist() == [entry(point) for point in range(sys.maxunicode + 1)]
-    folded = table & ((1 << KIND_SHIFT) - 1)
-    assert (folded[folded] == folded).all()  # folding twice is folding once
-    assert {table[ord(c)] >> KIND_SHIFT for c in "aé한ж1٣"} == {WORD}
-    assert {table[ord(c)] >> KIND_SHIFT for c in "中あไ😀+\ue000"} == {SINGLE}
-    assert {table[ord(c)] >> KIND_SHIFT for c in " ,。\n_`"} == {SEPARATOR}
-
-
-# --- shingles
-
-
-def plain_shingles(texts: Sequence[str], ngram: int) -> set[tuple[str, ...]]:
-    tokens = [token for text in texts for token in plain_tokens(text)]
-    width = min(ngram, len(tokens))
-    return {tuple(tokens[i : i + width]) for i in range(len(tokens) - width + 1)} if tokens else set()
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(st.lists(TEXTS, max_size=3), max_size=5), st.integers(1, 6))
-def test_rows_share_exactly_the_shingles_that_their_tokens_share(rows: list[list[str]], ngram: int) -> None:
-    frame = measured(*[conversation(*[("user", text) for text in row]) for row in rows])
-    out = sign_conversations(frame, Signatures(ngram=ngram))
-    hashed = [set(values) for values in out["shingles"].to_list()]
-    plain = [plain_shingles(row, ngram) for row in rows]
-    assert [len(values) for values in hashed] == [len(values) for values in plain]
-    for i, left in enumerate(plain):
-        for j, right in enumerate(plain):
-            assert len(hashed[i] & hashed[j]) == len(left & right)
-            sequences = [[t for text in row for t in plain_tokens(text)] for row in (rows[i], rows[j])]
-            assert (out["exact_hash"][i] == out["exact_hash"][j]) == (sequences[0] == sequences[1])
-
-
-def test_a_short_text_has_one_shingle_of_all_its_tokens() -> None:
-    out = signed("hello there", "Hello, there!", "hello", "hello there general")
-    assert out["shingles"].list.len().to_list() == [1, 1, 1, 1]
-    assert out["shingles"][0].to_list() == out["shingles"][1].to_list()
-    assert out["shingles"].n_unique() == 3
-
-
-def test_a_text_without_tokens_has_no_shingle_and_the_empty_sketch() -> None:
-    out = signed("", "?!  \n...")
-    assert out["shingles"].to_list() == [[], []]
-    assert out["minhash"].to_list() == [[NO_VALUE] * 128] * 2
-
-
-def test_shingles_are_ascending_and_distinct_in_long_and_repetitive_texts() -> None:
-    words = [f"w{i % 700}" for i in range(5_000)]
-    out = signed(" ".join(words), "again " * 10_000, " ".join(map(str, range(3_000))))
-    assert out["shingles"].list.len().to_list() == [700, 1, 2_996]
-    assert all((np.diff(values.to_numpy().astype(np.int64)) > 0).all() for values in out["shingles"])
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 9), max_size=300))
-def test_sorting_is_right_for_any_values_even_those_that_are_not_uniform(values: list[int]) -> None:
-    hashes = np.array(values, np.uint32)
-    n = sort_distinct(hashes, len(values), np.empty(len(values), np.uint32), np.empty(2 * len(values) + 3, np.int32))
-    assert hashes[:n].tolist() == sorted(set(values))
-
-
-def test_a_shingle_is_hashed_alike_wherever_it_stands() -> None:
-    rng = np.random.default_rng(7)
-    tokens = rng.integers(0, 2**64, (50, 2), np.uint64)
-    rolled, alone, exact = np.zeros(50, np.uint32), np.zeros(50, np.uint32), np.zeros(2, np.uint64)
-    assert hash_tokens(tokens, 50, 5, rolled, exact) == 46
-    for i in range(46):
-        assert hash_tokens(tokens[i : i + 5].copy(), 5, 5, alone, exact) == 1
-        assert alone[0] == rolled[i]
-
-
-def test_shingle_hashes_collide_no_more_than_chance_allows() -> None:
-    text = " ".join(f"{a}{b}{c}" for a in "abcdefghij" for b in range(100) for c in "klmnopqrst")
-    n = 10_000
-    distinct = signed(text, ngram=1)["shingles"].list.len()[0]
-    assert n - distinct <= 2  # n * n / 2 / 2**32 = 0.012 collisions are expected
-
-
-def test_hashes_are_the_same_on_every_machine_and_in_every_release() -> None:
-    out = signed("The quick brown fox jumps, 先生!")
-    assert out["exact_hash"][0].hex() == "86c1ea200a6ff9aede10e964507cebac"
-    assert out["shingles"][0].to_list() == [241843208, 3638567177, 3733827413]
-    assert out["minhash"][0].to_list()[:3] == [412034862, 1350819179, 1217019103]
-
-
-# --- scope
-
+from stages.signatures import Signatures, sign_conversations
+from tests.stages.signing import configured, conversation, measured, signed, units
 
 CHAT = conversation(
     ("system", "be brief"),
@@ -230,84 +18,196 @@ CHAT = conversation(
     ("user", "why"),
     ("assistant", "so"),
 )
+SCOPES = ("conversation", "prompt", "answer", "turns")
+
+
+def names(*texts: str, **config: Any) -> list[bytes]:
+    return signed(*texts, **config)["exact_hash"].to_list()
+
+
+# --- scopes
 
 
 @pytest.mark.parametrize(
-    ("config", "text"),
+    ("config", "found"),
     [
-        ({}, "first question first answer why so"),
-        ({"includes_system": True}, "be brief first question first answer why so"),
-        ({"scope": "prompt"}, "first question"),
-        ({"scope": "answer"}, "so"),
+        ({}, [("conversation", -1, "first question first answer why so")]),
+        ({"includes_system": True}, [("conversation", -1, "be brief first question first answer why so")]),
+        ({"scope": "prompt"}, [("prompt", 1, "first question")]),
+        ({"scope": "prompt", "includes_system": True}, [("prompt", 1, "first question")]),
+        ({"scope": "answer"}, [("answer", 4, "so")]),
+        (
+            {"scope": "turns"},
+            [("turns", 1, "first question"), ("turns", 2, "first answer"), ("turns", 3, "why"), ("turns", 4, "so")],
+        ),
+        (
+            {"scope": ["turns", "answer", "prompt", "answer"], "includes_system": True},
+            [
+                ("prompt", 1, "first question"),
+                ("answer", 4, "so"),
+                ("turns", 0, "be brief"),
+                ("turns", 1, "first question"),
+                ("turns", 2, "first answer"),
+                ("turns", 3, "why"),
+                ("turns", 4, "so"),
+            ],
+        ),
     ],
 )
-def test_the_scope_says_which_messages_count(config: dict[str, object], text: str) -> None:
+def test_the_scopes_say_which_texts_are_compared(config: dict[str, Any], found: list[tuple[str, int, str]]) -> None:
     frame = measured(conversation(("user", "noise before")), CHAT, conversation(("assistant", "noise after")))
-    out = sign_conversations(frame, msgspec.convert(config, Signatures))
-    assert out["exact_hash"][1] == signed(text)["exact_hash"][0]
+    out = units(frame, **config).filter(pl.col("id") == "a.jsonl:2")
+    texts = signed(*[text for _, _, text in found])
+    assert list(out.select("scope", "message").iter_rows()) == [(scope, message) for scope, message, _ in found]
+    assert out.select("exact_hash", "shingles", "minhash").equals(texts.select("exact_hash", "shingles", "minhash"))
 
 
-def test_a_conversation_without_the_message_asked_for_has_no_shingles() -> None:
-    only_answer, only_prompt = conversation(("assistant", "hello")), conversation(("user", "hello"))
-    frame = measured(only_answer, only_prompt)
-    for scope, lengths in (("prompt", [0, 1]), ("answer", [1, 0])):
-        out = sign_conversations(frame, msgspec.convert({"scope": scope}, Signatures))
-        assert out["shingles"].list.len().to_list() == lengths
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ([], []),
+        (conversation(("system", "be brief")), []),
+        (conversation(("user", ""), ("assistant", "?!")), []),
+        (conversation(("assistant", "hi")), [("conversation", -1), ("answer", 0), ("turns", 0)]),
+        (conversation(("user", "hi")), [("conversation", -1), ("prompt", 0), ("turns", 0)]),
+        (conversation(("tool", "hi")), [("conversation", -1), ("turns", 0)]),
+        # the first message of the user has no token, and no later one takes its place
+        (conversation(("user", "..."), ("user", "hi")), [("conversation", -1), ("turns", 1)]),
+        (conversation(("user", None), ("assistant", None), ("tool", "hi")), [("conversation", -1), ("turns", 2)]),
+    ],
+)
+def test_only_texts_with_a_token_are_compared(row: list[Any], found: list[tuple[str, int]]) -> None:
+    out = sign_conversations(measured(CHAT, row, CHAT), configured(scope=SCOPES))
+    assert [(unit["scope"], unit["message"]) for unit in out["units"][1]] == found
+    assert (out["text_hash"][1] is not None) == (("conversation", -1) in found)
+    assert (out["prompt_hash"][1] is not None) == (("prompt", 0) in found)
+    assert out["units"][0].to_list() == out["units"][2].to_list()
+
+
+def test_empty_texts_have_no_hash_in_common() -> None:
+    out = sign_conversations(measured(conversation(("user", "")), conversation(("user", "?!  \n..."))), Signatures())
+    assert out["text_hash"].to_list() == out["prompt_hash"].to_list() == [None, None]
+    assert out["units"].list.len().to_list() == [0, 0]
+
+
+@pytest.mark.parametrize("scope", [*SCOPES, SCOPES])
+def test_text_and_prompt_have_their_hashes_whatever_is_compared(scope: Any) -> None:
+    out = sign_conversations(measured(CHAT), configured(scope=scope))
+    assert out["text_hash"].to_list() == names("First question: first answer. Why? So!")
+    assert out["prompt_hash"].to_list() == names("First question.")
+
+
+def test_prompts_have_one_hash_if_and_only_if_they_read_alike() -> None:
+    prompts = ["What is 2 + 2?", "what is 2+2", "What is 2 - 2?", "What is ２+２？", "Is what 2 + 2?"]
+    rows = [conversation(("system", f"{i}"), ("user", text), ("assistant", f"{i}")) for i, text in enumerate(prompts)]
+    hashes = sign_conversations(measured(*rows), Signatures())["prompt_hash"].to_list()
+    assert hashes[0] == hashes[1] == hashes[3]
+    assert len({hashes[0], hashes[2], hashes[4]}) == 3
 
 
 def test_reasoning_and_tool_calls_are_part_of_what_a_message_says() -> None:
-    plain = conversation(("user", "hi"), ("assistant", "done"))
     calls = conversation(("user", "hi"), ("assistant", None))
     calls[1]["tool_calls"] = '[{"name": "a"}]'
     thinks = conversation(("user", "hi"), ("assistant", "done"))
     thinks[1]["reasoning"] = "let me see"
+    only_calls = [{"role": "assistant", "content": None, "tool_calls": '[{"name": "a"}]'}]
+    frame = measured(calls, thinks, conversation(("user", "hi"), ("assistant", None)), only_calls)
+    assert units(frame)["exact_hash"].to_list() == names("hi name a", "hi let me see done", "hi", "name a")
+    assert units(frame, scope="answer")["exact_hash"].to_list() == names("name a", "let me see done", "name a")
+
+
+def test_no_word_reaches_over_two_messages_but_shingles_do() -> None:
+    out = units(measured(conversation(("user", "an"), ("assistant", "swer is"))), ngram=2)
+    assert out["exact_hash"].to_list() == names("an swer is")
+    assert out["shingles"].list.len().to_list() == [2]
+
+
+# --- what is left out
+
+
+def test_what_matches_is_left_out_of_each_message() -> None:
+    row = conversation(("user", "Translate: bonjour [ref 1]"), ("assistant", "Sure! Hello[ref 22]there"))
+    out = sign_conversations(measured(row), configured(leave_out=[r"\[ref \d+\]", "^(?i:translate:|sure!)"]))
+    assert out["text_hash"].to_list() == names("bonjour hello there")
+    assert out["prompt_hash"].to_list() == names("bonjour")
+    plain = sign_conversations(measured(row), Signatures())
+    assert plain["content_hash"].to_list() == out["content_hash"].to_list()
+    assert plain["text_hash"].to_list() != out["text_hash"].to_list()
+
+
+def test_reasoning_can_be_left_out_and_a_message_may_become_empty() -> None:
+    row = conversation(("user", "hi"), ("assistant", "<think>a\nb</think>"), ("assistant", "x <think>c</think>"))
     out = sign_conversations(
-        measured(plain, calls, thinks, conversation(("user", "hi"), ("assistant", None))), Signatures()
+        measured(row), configured(leave_out=["(?s)<think>.*?</think>"], scope=["conversation", "turns"])
     )
-    assert (
-        out["exact_hash"].to_list()
-        == signed("hi done", "hi name a", "hi let me see done", "hi")["exact_hash"].to_list()
-    )
-
-
-def test_no_word_reaches_over_two_messages() -> None:
-    out = sign_conversations(measured(conversation(("user", "an"), ("assistant", "swer"))), Signatures())
-    assert out["exact_hash"][0] == signed("an swer")["exact_hash"][0]
-
-
-# --- sketch
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(TEXTS, min_size=1, max_size=4), st.sampled_from([16, 128, 256]), st.integers(0, 2**32 - 1))
-def test_sketches_equal_datasketch_bit_for_bit(texts: list[str], num_perm: int, seed: int) -> None:
-    out = signed(*texts, num_perm=num_perm, seed=seed)
-    for shingles, minhash in out.select("shingles", "minhash").iter_rows():
-        assert minhash == oracle(shingles, num_perm, seed)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(0, 2**32 - 1), max_size=40))
-def test_sketches_equal_datasketch_for_any_hashes(values: list[int]) -> None:
-    a, b = sketch_permutations(128, 1)
-    out = sketch_rows(np.array(values, np.uint32), np.array([0, len(values)]), a, b)
-    assert out[0].tolist() == oracle(values, 128, 1)
-
-
-def test_a_sketch_loads_into_datasketch_and_its_index_finds_planted_pairs() -> None:
-    words = [f"word{i}" for i in range(400)]
-    texts = [" ".join(words[100 * k : 100 * k + 100]) for k in range(4)]
-    near = [text.rsplit(" ", 2)[0] + " other end" for text in texts]
-    permutations = sketch_permutations(128, 1)
-    sketches = [
-        datasketch.MinHash(hashvalues=row.to_numpy(), seed=1, scheme="affine32", permutations=permutations)
-        for row in signed(*texts, *near)["minhash"]
+    assert [(unit["scope"], unit["message"]) for unit in out["units"][0]] == [
+        ("conversation", -1),
+        ("turns", 0),
+        ("turns", 2),
     ]
-    index = datasketch.MinHashLSH(threshold=0.8, num_perm=128)
-    for i in range(4):
-        index.insert(i, sketches[i])
-    assert [index.query(sketch) for sketch in sketches] == [[0], [1], [2], [3]] * 2
-    assert sketches[0].jaccard(sketches[4]) == pytest.approx(94 / 98, abs=0.08)
+    assert out["text_hash"].to_list() == names("hi x")
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"scope": []}, "scope = []: expected at least one"),
+        ({"leave_out": ["ok", "(unclosed"]}, r"leave_out\[1\] = '\(unclosed': not a regular expression"),
+        ({"leave_out": [r"(?=x)"]}, r"leave_out\[0\] = .*: not a regular expression"),
+        ({"leave_out": ["x*"]}, r"leave_out\[0\] = 'x\*': matches the empty text"),
+        ({"scope": "everything"}, "Invalid enum value 'everything'"),
+        ({"ngram": 0}, "Expected `int` >= 1"),
+    ],
+)
+def test_impossible_settings_are_refused_with_what_is_wrong(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=problem.replace("[]", r"\[\]")):
+        configured(**settings)
+
+
+# --- the conversation as it stands
+
+
+def contents(*rows: list[Any], tools: tuple[str | None, ...] = ()) -> list[int]:
+    return sign_conversations(measured(*rows, tools=tools), Signatures())["content_hash"].to_list()
+
+
+def test_the_content_hash_is_of_everything_that_is_said_and_of_nothing_else() -> None:
+    base = conversation(("system", "be brief"), ("user", "hi"), ("assistant", "hello"))
+    weighted = [base[0], base[1], {**base[2], "weight": 0.5}]
+    assert len(set(contents(base, weighted, [dict(message) for message in base]))) == 1
+    variants = [
+        conversation(("user", "hi"), ("assistant", "hello")),
+        conversation(("system", "be brief."), ("user", "hi"), ("assistant", "hello")),
+        conversation(("system", "be brief"), ("user", "Hi"), ("assistant", "hello")),
+        conversation(("system", "be brief"), ("tool", "hi"), ("assistant", "hello")),
+        conversation(("user", "hi"), ("system", "be brief"), ("assistant", "hello")),
+        conversation(("system", "be brief"), ("user", "hih"), ("assistant", "ello")),
+        conversation(("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", "")),
+        conversation(("system", "be brief"), ("user", "hi"), ("assistant", "hello"), ("user", None)),
+        [base[0], base[1], {"role": "assistant", "content": None, "reasoning": "hello"}],
+        [base[0], base[1], {"role": "assistant", "content": "", "reasoning": "hello"}],
+        [base[0], base[1], {"role": "assistant", "content": "hello", "reasoning": ""}],
+        [base[0], base[1], {"role": "assistant", "content": "hel", "reasoning": "lo"}],
+        *[[base[0], base[1], {**base[2], name: "x"}] for name in ("reasoning", "tool_calls", "tool_call_id", "name")],
+    ]
+    assert len(set(contents(base, *variants))) == 1 + len(variants)
+
+
+def test_the_content_hash_is_of_the_tools_too() -> None:
+    row = conversation(("user", "hi"))
+    assert len(set(contents(row, row, row, row, tools=(None, "", "[]", "[{}]")))) == 4
+
+
+@pytest.mark.parametrize("size", [*range(1, 42), 63, 64, 65, 200])
+def test_the_content_hash_depends_on_each_byte(size: int) -> None:
+    text = "a" * size
+    changed = [text[:i] + "b" + text[i + 1 :] for i in range(size)]
+    rows = [conversation(("user", each)) for each in (text, text + "a", text + "\0", *changed)]
+    assert len(set(contents(*rows))) == len(rows)
+
+
+def test_the_content_hash_is_the_same_on_every_machine_and_in_every_release() -> None:
+    assert contents(CHAT, tools=("[]",)) == [8212347235207813838]
 
 
 # --- the table
@@ -315,13 +215,37 @@ def test_a_sketch_loads_into_datasketch_and_its_index_finds_planted_pairs() -> N
 
 def test_the_output_has_the_schema_of_signed_and_one_row_per_row() -> None:
     frame = measured(conversation(("user", "one two")), [], conversation(("user", "中文")))
-    out = conform(sign_conversations(frame, Signatures()).to_arrow(), SIGNED)
-    assert out["id"].to_pylist() == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
-    assert [len(value) for value in out["exact_hash"].to_pylist()] == [16, 16, 16]
-    assert conform(sign_conversations(measured(), Signatures()).to_arrow(), SIGNED).num_rows == 0
+    for config in (Signatures(), configured(scope=SCOPES)):
+        out = conform(sign_conversations(frame, config).to_arrow(), SIGNED)
+        assert out["id"].to_pylist() == ["a.jsonl:1", "a.jsonl:2", "a.jsonl:3"]
+        assert [len(value) if value else None for value in out["text_hash"].to_pylist()] == [16, None, 16]
+        assert conform(sign_conversations(measured(), config).to_arrow(), SIGNED).num_rows == 0
 
 
-def test_a_slice_of_a_chunked_frame_is_signed_like_its_rows_alone() -> None:
-    frame = measured(*[conversation(("user", f"text number {i} of many more")) for i in range(20)])
-    chunked = pl.concat([frame[:7], frame[7:]], rechunk=False)[3:15]
-    assert sign_conversations(chunked, Signatures()).equals(sign_conversations(frame, Signatures())[3:15])
+def test_what_decides_between_copies_is_handed_on() -> None:
+    handed = {"source": ["b.jsonl"], "tags": [["source:x"]], "score": [0.5], "n_chars": [7]}
+    frame = measured(conversation(("user", "hi"))).with_columns(**{name: pl.Series(v) for name, v in handed.items()})
+    frame = frame.with_columns(created=pl.lit("2026-01-02T03:04:05Z").str.to_datetime("%+", time_unit="us"))
+    out = sign_conversations(frame, Signatures())
+    assert out.select(*handed, "created").equals(frame.select(*handed, "created"))
+
+
+@pytest.mark.parametrize("config", [{}, {"scope": SCOPES, "leave_out": ["number"], "includes_system": True}])
+def test_a_row_is_signed_alike_alone_and_among_others(config: dict[str, Any]) -> None:
+    rows = [
+        CHAT,
+        [],
+        *[conversation(("user", f"text number {i} of many more"), ("assistant", "yes " * i)) for i in range(20)],
+        [{"role": "assistant", "content": None, "tool_calls": "[1]", "reasoning": "because it is so", "name": "a"}],
+        conversation(("user", "中文" * 3_000)),
+    ]
+    together = sign_conversations(measured(*rows), configured(**config)).drop("id")
+    for i, row in enumerate(rows):
+        alone = sign_conversations(measured(row), configured(**config)).drop("id")
+        assert alone.equals(together[i])
+
+
+def test_a_slice_of_a_chunked_frame_is_signed_like_its_rows() -> None:
+    frame = measured(*[conversation(("user", f"text number {i} of many more")) for i in range(20)], [], CHAT)
+    chunked = pl.concat([frame[:7], frame[7:]], rechunk=False)[3:21]
+    assert sign_conversations(chunked, Signatures()).equals(sign_conversations(frame, Signatures())[3:21])
