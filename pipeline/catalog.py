@@ -7,7 +7,7 @@ import msgspec
 
 from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
-from pipeline.source import Chunk, Source, expand, scan, unpack
+from pipeline.source import SUFFIXES, Chunk, Source, expand, scan, unpack
 from schemas.files import sha256_of, write_if_changed
 
 
@@ -19,11 +19,13 @@ class _Packed(msgspec.Struct, frozen=True):
 class Catalog:
     """Which chunks the inputs consist of. Keeps source.json in the run directory, and unpacked files while needed."""
 
-    def __init__(self, root: Path, config: Source) -> None:
+    def __init__(
+        self, root: Path, config: Source, *, what: str = "input", suffixes: tuple[str, ...] = SUFFIXES
+    ) -> None:
         self._config = config
         self._index = root / "source.json"
         self._spool = root / ".spool"
-        self.paths, self.ignored = expand(config.inputs)
+        self.paths, self.ignored = expand(config.inputs, what=what, suffixes=suffixes)
 
     def chunks(self) -> list[Chunk]:
         """Return all chunks in order, each with the digest of its bytes as they are now.

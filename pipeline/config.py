@@ -1,6 +1,6 @@
 """The settings of one run: a TOML file states what differs from the defaults, and nothing unknown passes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,6 +77,7 @@ def load_config(
             document[section] = {"seed": seed} | document.get(section, {})
         sections[section] = decode_section(document, section, kind, where=where)
     sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
+    _refuse_idle(sections["clusters"].thresholds, sections["signatures"].scopes, where)
     _refuse_unfinished(sections[LIMITED], sections[MASKED], where)
     _refuse_weightless(sections["render"], sections[MASKED], where)
     return Config(run=name, seed=seed, sections=sections)
@@ -92,6 +93,17 @@ def _limited(section: Any, capacity: int, where: str) -> Any:
             f"pack would drop what is longer; raise that of [pack], or leave out [{LIMITED}] max_seq_len, which is then the same"
         )
     return section
+
+
+def _refuse_idle(thresholds: Mapping[str, float], scopes: Sequence[str], where: str) -> None:
+    """Raise ConfigError for a threshold that nothing would be held to."""
+    for scope in thresholds:
+        if scope not in scopes:
+            asked = ", ".join(f'"{name}"' for name in scopes)
+            raise ConfigError(
+                f'{where}: [clusters] thresholds names "{scope}", which is not compared: [signatures] scope is {asked}. Add '
+                f'"{scope}" to it, or leave out its threshold'
+            )
 
 
 def _refuse_unfinished(tokenize: Any, mask: Any, where: str) -> None:

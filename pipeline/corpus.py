@@ -94,6 +94,11 @@ class CorpusTask:
     inputs: tuple[Shards, ...]
     references: Mapping[str, Shards] = field(default_factory=dict)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what is read, as a watcher hears of it."""
+        return (*(shards.stage for shards in self.inputs), *self.references)
+
 
 def run_corpus(
     store: Store, stage: Stage, settings: Settings, task: CorpusTask, watch: Watch | None = None

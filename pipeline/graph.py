@@ -17,6 +17,7 @@ from stages.mask import Mask, count_tokens, label_tokens
 from stages.pack import Pack, pack_conversations
 from stages.render import Render, render_conversations, report_render
 from stages.signatures import Signatures, sign_conversations
+from stages.signatures.counts import count_texts
 from stages.tokenize import Tokenize, report_tokens, tokenize_conversations
 
 SOURCE: Final = "source"
@@ -69,7 +70,14 @@ GRAPH: Final = (
         evidence=tables.QUARANTINE,
     ),
     Stage(name="length", run=mark_length, config=Length, reads=("ingest",), writes=tables.MEASURED),
-    Stage(name="signatures", run=sign_conversations, config=Signatures, reads=("length",), writes=tables.SIGNED),
+    Stage(
+        name="signatures",
+        run=sign_conversations,
+        config=Signatures,
+        reads=("length",),
+        writes=tables.SIGNED,
+        report=count_texts,
+    ),
     Stage(
         name="clusters",
         run=cluster_rows,
@@ -88,6 +96,7 @@ GRAPH: Final = (
         reads=("length", "clusters"),
         writes=tables.DISTINCT,
         evidence=tables.DUPLICATE,
+        neutral=tuple(Dedup.__struct_fields__),  # clusters draws the splits
     ),
     Stage(
         name="render",

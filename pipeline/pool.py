@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_sentinel
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from pipeline.corpus import CorpusTask, run_corpus
+from pipeline.corpus import CorpusTask, Watch, run_corpus
 from pipeline.execute import Settings, Timing, run_empty, run_shard
 from pipeline.graph import by_name
 from pipeline.lean import leave_out
@@ -26,7 +26,11 @@ from schemas.manifest import ShardRecord
 ENOUGH_BYTES: Final = 12 << 20
 """Input from which starting worker processes (about a second) pays."""
 
+_LOOK_SECONDS: Final = 0.3
+
 Done = tuple[dict[str, ShardRecord], list[Timing]]
+_Reading = Any
+"""Three numbers in memory that workers share: what a corpus stage reads, how many of its shards it has read, of how many."""
 
 
 class WorkerDiedError(UserError):
@@ -41,6 +45,7 @@ class Workers:
     def __init__(self, store: Store, settings: Settings, n_workers: int) -> None:
         self._store, self._settings, self._n_workers = store, settings, n_workers
         self._pool: ProcessPoolExecutor | None = None
+        self._reading: _Reading = (0, 0, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -85,22 +90,34 @@ class Workers:
                     result = future.result()
                 yield task, result
 
-    def run_corpus(self, name: str, task: CorpusTask, *, then: Sequence[str]) -> tuple[list[ShardRecord], list[Timing]]:
+    def run_corpus(
+        self, name: str, task: CorpusTask, *, then: Sequence[str], watch: Watch
+    ) -> tuple[list[ShardRecord], list[Timing]]:
         """Run a corpus stage; workers that would be idle meanwhile get ready for the stages `then`."""
         if self._pool is None:
-            return run_corpus(self._store, by_name(name), self._settings, task)
+            return run_corpus(self._store, by_name(name), self._settings, task, watch)
         with _explained([]):
             future = self._pool.submit(_run_corpus, name, task)
             for _ in range(self._n_workers - 1):
                 self._pool.submit(_get_ready, tuple(then))
+            before = 0
+            while wait([future], timeout=_LOOK_SECONDS).not_done:
+                which, n_read, n_shards = self._reading
+                if n_read != before:
+                    watch(task.names[which], n_read, n_shards)
+                before = n_read
             return future.result()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # spawn: a forked child of a process that has run a Polars query hangs
             context = multiprocessing.get_context("spawn")
+            self._reading = context.RawArray("q", 3)
             self._pool = ProcessPoolExecutor(
-                self._n_workers, mp_context=context, initializer=_start, initargs=(self._store.root, self._settings)
+                self._n_workers,
+                mp_context=context,
+                initializer=_start,
+                initargs=(self._store.root, self._settings, self._reading),
             )
             with _worker_environment(self._n_workers):
                 for _ in range(self._n_workers):  # the executor starts one process per submitted task
@@ -120,12 +137,12 @@ def _explained(tasks: Sequence[Task]) -> Iterator[None]:
         ) from None
 
 
-_worker: tuple[Store, Settings] | None = None
+_worker: tuple[Store, Settings, _Reading] | None = None
 
 
-def _start(root: Path, settings: Settings) -> None:
+def _start(root: Path, settings: Settings, reading: _Reading) -> None:
     global _worker  # what a worker needs for all its tasks is sent to it once
-    _worker = Store(root), settings
+    _worker = Store(root), settings, reading
     leave_out()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the builder decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -139,23 +156,27 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _mine() -> tuple[Store, Settings]:
+def _mine() -> tuple[Store, Settings, _Reading]:
     assert _worker is not None
     return _worker
 
 
 def _run_shard(names: tuple[str, ...], task: Task) -> Done:
-    store, settings = _mine()
+    store, settings, _ = _mine()
     return run_shard(store, [by_name(name) for name in names], settings, task)
 
 
 def _run_corpus(name: str, task: CorpusTask) -> tuple[list[ShardRecord], list[Timing]]:
-    store, settings = _mine()
-    return run_corpus(store, by_name(name), settings, task)
+    store, settings, reading = _mine()
+
+    def watch(read: str, n_read: int, n_shards: int) -> None:
+        reading[:] = task.names.index(read), n_read, n_shards
+
+    return run_corpus(store, by_name(name), settings, task, watch)
 
 
 def _get_ready(names: tuple[str, ...]) -> None:
-    _, settings = _mine()
+    _, settings, _ = _mine()
     run_empty([by_name(name) for name in names], settings)
 
 

@@ -20,6 +20,8 @@ from schemas.settings import ConfigError
 from schemas.tables import LINES
 
 SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+TEXT_SUFFIXES: Final = (".txt", ".txt.gz")
+"""Lines of plain text: they can be compared with, but hold no conversations."""
 
 
 class SourceError(UserError):
@@ -62,7 +64,9 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.path} {self.container} {self.start} {self.line} {self.sha256} {self.is_torn}"
 
 
-def expand(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
+def expand(
+    inputs: Sequence[str], *, what: str = "input", suffixes: tuple[str, ...] = SUFFIXES
+) -> tuple[list[str], list[str]]:
     """Return (input files, ignored files): each once, globs and directories expanded in sorted order.
 
     Ignored is what a directory holds beside files of a known kind. Raises ConfigError for an input that names no file, and
@@ -78,18 +82,18 @@ def expand(inputs: Sequence[str]) -> tuple[list[str], list[str]]:
             found = [given]
         elif path.is_dir():
             inside = sorted(str(p) for p in path.iterdir())
-            found = [name for name in inside if name.endswith(SUFFIXES) and Path(name).is_file()]
+            found = [name for name in inside if name.endswith(suffixes) and Path(name).is_file()]
             ignored += [name for name in inside if name not in found]
         else:
             found = sorted(p for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207 - ** and case
         if not found:
-            what = "the directory holds" if path.is_dir() else "no such file, and there is"
-            raise ConfigError(f"input {given!r}: {what} no {', '.join(SUFFIXES)} file (seen from {Path.cwd()})")
+            lacks = "the directory holds" if path.is_dir() else "no such file, and there is"
+            raise ConfigError(f"{what} {given!r}: {lacks} no {', '.join(suffixes)} file (seen from {Path.cwd()})")
         for name in found:
-            if not name.endswith(SUFFIXES):
-                raise ConfigError(f"input {name}: cannot read this kind of file; known: {', '.join(SUFFIXES)}")
+            if not name.endswith(suffixes):
+                raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {', '.join(suffixes)}")
             if not name.isprintable():
-                raise ConfigError(f"input {name!a}: the name holds characters that cannot be printed; rename the file")
+                raise ConfigError(f"{what} {name!a}: the name holds characters that cannot be printed; rename the file")
             status = Path(name).stat()
             paths.setdefault((status.st_dev, status.st_ino), name)
     return list(paths.values()), ignored
@@ -104,7 +108,8 @@ def scan(path: str, config: Source, spool_dir: Path) -> list[Chunk]:
     try:
         readable = unpack(path, spool_dir) if path.endswith(".gz") else Path(path)
         with readable.open("rb") as file:
-            container = container_of(file, path.removesuffix(".gz"), config.max_line_bytes)
+            is_text = path.endswith(TEXT_SUFFIXES)
+            container = "lines" if is_text else container_of(file, path.removesuffix(".gz"), config.max_line_bytes)
             cuts = list((cut_array if container == "array" else cut_lines)(file, config.shard_bytes))
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None

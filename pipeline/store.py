@@ -124,6 +124,7 @@ class Store:
         records: list[ShardRecord],
         key: str,
         *,
+        settings: str,
         libraries: dict[str, str],
         added_tokens: dict[str, int],
     ) -> Manifest:
@@ -141,6 +142,7 @@ class Store:
         manifest = Manifest(
             stage=stage.name,
             key=key,
+            settings=settings,
             libraries=libraries,
             assets=assets,
             added_tokens=added_tokens if stage.partition else {},

@@ -1,18 +1,19 @@
 """A build as a person watches it: one line per stage, a bar where there is a terminal."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pipeline import run
+from pipeline import progress
 from pipeline.source import Chunk
 from schemas.manifest import Manifest, ShardRecord
 
 
-class TerminalProgress(run.Progress):
+class TerminalProgress(progress.Progress):
     """Writes to `console`; plain lines when it is no terminal, and then a sign of life every 10 seconds."""
 
     def __init__(self, console: Console, check: Callable[[], None] = lambda: None) -> None:
@@ -30,6 +31,19 @@ class TerminalProgress(run.Progress):
         if ignored:
             named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
             self._print("", f"ignored, of no known kind: {len(ignored)} ({named})")
+
+    def referred(
+        self, name: str, paths: Sequence[str], n_records: int, unreadable: Mapping[str, int], directory: Path
+    ) -> None:
+        """Print what the corpus is compared with."""
+        self._print(name, f"{n_records:,} record(s) of {', '.join(paths[:3])}{', ...' if paths[3:] else ''}")
+        if unreadable:
+            reasons = ", ".join(f"{why} {n:,}" for why, n in sorted(unreadable.items(), key=lambda pair: -pair[1]))
+            self._print(
+                "",
+                f"{sum(unreadable.values()):,} could not be read, and are compared with nothing: {reasons}. See one: chatloom "
+                f"look {directory} ingest --dropped",
+            )
 
     def added(self, template: str, tokens: dict[str, int]) -> None:
         """Print which tokens are new: the trainer will have to make rows for them."""
@@ -67,6 +81,17 @@ class TerminalProgress(run.Progress):
         elif time.monotonic() - self._last > 10:
             self._last = time.monotonic()
             self._print(self._what, f"{self._done} of {self._total} shards")
+
+    def reading(self, stage: str, name: str, n_read: int, n_shards: int) -> None:
+        """Say how far a stage over the corpus has come."""
+        self._check()
+        passes, at = divmod(n_read - 1, n_shards)
+        text = f"reading {name} {at + 1}/{n_shards}" + (f", pass {passes + 1}" if passes else "")
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{stage}: {text}")
+        elif time.monotonic() - self._last > 10:
+            self._last = time.monotonic()
+            self._print(stage, text)
 
     def finished(self, manifest: Manifest, seconds: float | None) -> None:
         """Print a stage's line."""

@@ -67,6 +67,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     stage: str
     key: str
     """Hash over the keys of all shards: equal keys mean equal bytes."""
+    settings: str = ""
+    """Hash of all that determined it but its input: code, settings, libraries; equal ones mean comparable rows."""
     libraries: dict[str, str]
     assets: dict[str, str] = {}
     """Files outside the stage that its rows must be read with, relative to the run, to their sha256."""

@@ -14,6 +14,7 @@ from stages.ingest.line import Line
 from stages.ingest.messages import Conversation, Message
 from stages.ingest.ranking import Ranking
 from stages.ingest.shapes import SHAPES, adapt
+from stages.ingest.strings import is_plain, read_plain, strings_of
 
 EXCERPT_CHARS: Final = 200
 
@@ -25,6 +26,9 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shape of every record, or auto: each record is recognised by its own keys."""
     max_depth: Annotated[int, msgspec.Meta(ge=4, le=MAX_DEPTH)] = 64
     """Deepest nesting of JSON that is accepted, in a line and in JSON text inside it."""
+    unknown: Literal["quarantine", "text"] = "quarantine"
+    """What becomes of a record that is no conversation: "text" makes one user message of all its strings. Nothing can be
+    learned from that, but it can be compared with: so the files of [clusters] against and evaluations are read."""
     score: str | None = None
     """Key of a record that holds its score, a number, e.g. "score" or "meta.quality", for [clusters] keep = "score"."""
     created: str | None = None
@@ -55,12 +59,15 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
     details: list[str | None] = []
     excerpts: list[str | None] = []
     # A loop over rows, because strictness is per line: one bad line must never cost its neighbours anything.
-    for raw in frame["raw"].to_list():
+    for source, raw in zip(sources, frame["raw"].to_list(), strict=True):
         try:
             if raw is None:
                 raise LineError(DropReason.LINE_TOO_LONG, "the line is longer than [source] max_line_bytes")
-            row = read_fast(raw, ranking) if config.shape in ("auto", "messages") else None
-            conversations.append(row or _read_strictly(raw, ranking, config))
+            if config.unknown == "text" and is_plain(source):
+                conversations.append(read_plain(raw))
+            else:
+                row = read_fast(raw, ranking) if config.shape in ("auto", "messages") else None
+                conversations.append(row or _read_strictly(raw, ranking, config))
         except LineError as error:
             conversations.append(None)
             reasons.append(error.reason)
@@ -91,7 +98,12 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
 
 def _read_strictly(raw: bytes, ranking: Ranking, config: Ingest) -> Conversation:
     line = Line(raw, config.max_depth)
-    conversation = adapt(line, config.shape)
+    try:
+        conversation = adapt(line, config.shape)
+    except LineError:
+        if config.unknown == "quarantine" or (text := strings_of(line.value)) is None:
+            raise
+        return text
     score, created = ranking.of(line.value)
     return conversation._replace(score=score, created=created)
 

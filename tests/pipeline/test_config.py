@@ -41,6 +41,17 @@ def test_the_limit_of_a_conversation_is_that_of_a_pack_unless_it_has_its_own(tmp
     assert load_config(path, assignments=["tokenize.max_seq_len=100"]).sections["tokenize"].max_seq_len == 100
 
 
+def test_a_threshold_of_a_scope_that_is_not_compared_is_refused(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text("[clusters]\nthresholds = {prompt = 0.95}\n")
+    with pytest.raises(
+        ConfigError, match=r'thresholds names "prompt".*\[signatures\] scope is "conversation"\. Add "prompt"'
+    ):
+        load_config(path)
+    clusters = load_config(path, assignments=['signatures.scope=["prompt", "turns"]']).sections["clusters"]
+    assert (clusters.threshold_of("prompt"), clusters.threshold_of("turns")) == (0.95, 0.8)
+
+
 @pytest.mark.parametrize("without_stop", ["train", "mask", "drop"])
 def test_answers_may_be_cut_where_the_mask_knows_what_to_do_with_them(tmp_path: Path, without_stop):
     path = tmp_path / "c.toml"

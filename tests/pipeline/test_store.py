@@ -117,7 +117,7 @@ def test_what_is_written_does_not_count_before_it_is_remembered(store):
 
 def test_finishing_removes_shards_that_are_no_more(store):
     records = [commit(store, shard, "k", rows(shard + 1), shard + 1) for shard in range(3)]
-    manifest = store.finish(CLUSTERS, records[:2], "key", libraries={"polars": "2"}, added_tokens={})
+    manifest = store.finish(CLUSTERS, records[:2], "key", settings="s", libraries={"polars": "2"}, added_tokens={})
     assert (manifest.totals.rows_in, manifest.totals.kept) == (3, 3)
     left = sorted(str(p.relative_to(store.root)) for p in store.root.rglob("*") if p.is_file())
     assert left == [

@@ -1,0 +1,267 @@
+"""What a corpus is compared with: other files, read and signed beside it, and finished runs, used where they lie."""
+
+import contextlib
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.catalog import Catalog
+from pipeline.config import Config
+from pipeline.corpus import Place, Shards
+from pipeline.execute import Settings, Timing
+from pipeline.graph import GRAPH, SOURCE, Stage, by_name
+from pipeline.keys import closure, stage_key
+from pipeline.pool import Workers
+from pipeline.progress import Progress
+from pipeline.refresh import Refresh, unfinish
+from pipeline.relocate import relocate
+from pipeline.source import SUFFIXES, TEXT_SUFFIXES, Chunk, SourceError, expand
+from pipeline.store import Store
+from schemas.manifest import Manifest, ShardRecord, read_manifest
+from schemas.settings import ConfigError, decode_section, read_toml
+from stages.ingest import Ingest
+from stages.length import Length
+from stages.signatures.counts import TEXTS
+
+DIRECTORY: Final = "references"
+"""Where, in a run, the files that it is compared with are built: a run of its own for each setting that names any."""
+_MOST: Final = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What one setting names."""
+
+    name: str
+    """The setting, e.g. "against"."""
+    where: str
+    """The same as users read it."""
+    chain: tuple[Stage, ...]
+    """The stages that its files go through."""
+    settings: Settings
+    files: tuple[str, ...] = ()
+    runs: tuple[Path, ...] = ()
+    """Finished runs whose signatures are used as they are."""
+    known: dict[Path, Manifest] = field(default_factory=dict)
+
+
+def find_references(stage: Stage, config: Config, inputs: Sequence[str]) -> list[Reference]:
+    """Return what the settings of `stage` name, in order, without reading any of it.
+
+    Raises ConfigError for what names nothing, for one of the `inputs`, which would be found similar to itself, and for a run
+    that was not signed as this one is.
+    """
+    chain = _chain(stage.reads[0])
+    settings = _settings(chain, config)
+    own = {_identity(Path(path)): path for path in inputs}
+    found = []
+    for name in stage.references:
+        where = f"[{stage.name}] {name}"
+        reference = Reference(name, where, chain, settings)
+        given: tuple[str, ...] = getattr(config.sections[stage.name], name)
+        runs = {Path(path).resolve(): Path(path) for path in given if _is_run(Path(path))}
+        if Path(config.run).resolve() in runs:
+            raise ConfigError(f"{where} names {config.run}, the run itself: all of it would be found similar to itself")
+        files = [path for path in given if not _is_run(Path(path))]
+        paths = expand(files, what=where, suffixes=SUFFIXES + TEXT_SUFFIXES)[0] if files else []
+        for path in paths:
+            _refuse_own(own, path, f"{where}: {path}")
+        known = {}
+        for run in runs.values():
+            known[run] = _signed(reference, run)
+            for path in _inputs_of(run):
+                _refuse_own(own, path, f"{where}: {run} was made from {path}, which")
+        found.append(replace(reference, files=tuple(paths), runs=tuple(known), known=known))
+    return found
+
+
+def bring(
+    reference: Reference, root: Path, *, workers: int, verify: bool, progress: Progress
+) -> tuple[Shards, list[Timing]]:
+    """Bring the files of a reference as far as the corpus is when it is compared, and return all rows to compare with.
+
+    Raises ConfigError if one of its files or runs has no record that could be compared: nothing would be found in it, and
+    nobody would know.
+    """
+    last = reference.chain[-1].name
+    store = Store(root / DIRECTORY / reference.name)
+    places: list[Place] = []
+    timings: list[Timing] = []
+    unreadable: Counter[str] = Counter()
+    if reference.files:
+        with Workers(store, reference.settings, workers) as pool:
+            refresh = Refresh(store, reference.settings, pool, _Within(progress, reference.name), verify)
+            chunks = _build(reference, refresh)
+        for path, records in _by_file(reference, chunks, refresh.records).items():
+            _refuse_empty(reference, path, records)
+            for record in records[reference.chain[0].name]:
+                unreadable.update(record.dropped)
+        places += refresh.shards(last).places
+        timings += [replace(timing, stage=f"{reference.name}/{timing.stage}") for timing in refresh.timings]
+    else:
+        shutil.rmtree(store.root, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the other one's
+            store.root.parent.rmdir()
+    for run, manifest in reference.known.items():
+        _refuse_empty(reference, str(run), {last: manifest.shards})
+        places += [Place(run, record) for record in manifest.shards]
+    if places:
+        n_records = sum(place.record.kept for place in places)
+        paths = (*reference.files, *map(str, reference.runs))
+        progress.referred(reference.name, paths, n_records, unreadable, store.root)
+    return Shards(last, places), timings
+
+
+def _chain(name: str) -> tuple[Stage, ...]:
+    """Return the stages from the first up to `name`, each the driving input of the next."""
+    stage = by_name(name)
+    return (stage,) if stage.reads[0] == SOURCE else (*_chain(stage.reads[0]), stage)
+
+
+def _settings(chain: Sequence[Stage], config: Config) -> Settings:
+    """Return the settings under which references are read: those of the run, but every record counts."""
+    sections = config.sections | {
+        "ingest": Ingest(max_depth=config.sections["ingest"].max_depth, unknown="text"),
+        # a question has no turn of the assistant, and bounds are for what is trained
+        "length": Length(min_chars=0, min_turns=0, max_chars=_MOST, max_turns=_MOST),
+    }
+    configs = {stage.name: sections[stage.name] for stage in chain}
+    keys = {stage.name: stage_key(stage, configs, {}, config.source) for stage in chain}
+    return Settings(config.source, configs, {}, keys)
+
+
+def _build(reference: Reference, refresh: Refresh) -> list[Chunk]:
+    store, source = refresh.store, refresh.settings.source
+    source = msgspec.structs.replace(source, inputs=reference.files)
+    catalog = Catalog(store.root, source, what=reference.where, suffixes=SUFFIXES + TEXT_SUFFIXES)
+    store.root.mkdir(parents=True, exist_ok=True)
+    store.sweep()
+    chunks = catalog.chunks()
+    if relocate(store, chunks):
+        unfinish(store, reference.chain)
+    refresh.run_shards(reference.chain, chunks, catalog)
+    for stage in reference.chain:
+        refresh.finish(stage)
+    catalog.clean()
+    return chunks
+
+
+def _by_file(
+    reference: Reference, chunks: Sequence[Chunk], records: Mapping[str, Sequence[ShardRecord]]
+) -> dict[str, dict[str, list[ShardRecord]]]:
+    """Return each file's records of each stage; a file without bytes has none."""
+    found = {path: {stage.name: list[ShardRecord]() for stage in reference.chain} for path in reference.files}
+    for shard, chunk in enumerate(chunks):
+        for stage in reference.chain:
+            found[chunk.path][stage.name].append(records[stage.name][shard])
+    return found
+
+
+def _refuse_empty(reference: Reference, path: str, records: Mapping[str, Sequence[ShardRecord]]) -> None:
+    """Raise SourceError if nothing of `path` could be found in the corpus."""
+    first, last = reference.chain[0].name, reference.chain[-1].name
+    lost = Counter[str]()
+    for record in records.get(first, ()):
+        lost.update(record.dropped)
+    if not any(record.kept for record in records[last]):
+        why = ", ".join(f"{n} {reason}" for reason, n in lost.most_common()) or "it is empty"
+        raise SourceError(
+            f"{reference.where}: no record of {path} can be read, so nothing would be compared with it ({why}). Mend the "
+            "file, or leave it out"
+        )
+    if not any(n for record in records[last] for name, n in record.counts.items() if name.startswith(TEXTS)):
+        scopes = ", ".join(reference.settings.configs[last].scopes)  # type: ignore[attr-defined]
+        raise SourceError(
+            f"{reference.where}: no record of {path} has a text in the scope that is compared ({scopes}). A record that is no "
+            f'conversation is one user message: add "conversation" to [{last}] scope, or leave the file out'
+        )
+
+
+def _is_run(path: Path) -> bool:
+    return (path / GRAPH[0].name / "shards").is_dir()  # there as soon as anything is built
+
+
+def _signed(reference: Reference, run: Path) -> Manifest:
+    """Return the manifest of a run's signatures. Raises ConfigError unless they can be compared with this run's."""
+    stage = reference.chain[-1]
+    manifest = read_manifest(run, stage.name)
+    again = f"chatloom data {run}/config.toml --run {run} --until {stage.name}"
+    if manifest is None:
+        raise ConfigError(
+            f"{reference.where}: {run} is a run whose {stage.name} are not complete. Finish it ({again}), or name the files it "
+            "was made from"
+        )
+    if manifest.settings == reference.settings.keys[stage.name]:
+        return manifest
+    differing = _differing_settings(run, stage, reference.settings.configs[stage.name])
+    if differing:
+        raise ConfigError(
+            f"{reference.where}: the {stage.name} of {run} cannot be compared with those of this run: [{stage.name}] "
+            f"{', '.join(differing)}. Give both runs the same, or name the files it was made from"
+        )
+    _, libraries = closure((stage.run.__module__,))
+    versions = [
+        f"{name} {manifest.libraries.get(name, 'none')} there, {version} here"
+        for name, version in libraries
+        if manifest.libraries.get(name) != version
+    ]
+    raise ConfigError(
+        f"{reference.where}: the {stage.name} of {run} were made by another version "
+        f"({', '.join(versions) or 'of Chatloom or Python'}), and may not be comparable with those of this run. Bring it up to "
+        f"date: {again}"
+    )
+
+
+def _differing_settings(run: Path, stage: Stage, mine: msgspec.Struct) -> list[str]:
+    try:
+        path = run / "config.toml"
+        theirs = msgspec.to_builtins(decode_section(read_toml(path), stage.name, stage.config, where=str(path)))
+    except ConfigError:  # of another version
+        return []
+    return [
+        f"{name} = {theirs[name]!r} there, {value!r} here"
+        for name, value in msgspec.to_builtins(mine).items()
+        if name not in stage.neutral and theirs[name] != value
+    ]
+
+
+def _inputs_of(run: Path) -> Iterator[str]:
+    """Yield the files that a run was made from, as far as they can still be found."""
+    try:
+        inputs = read_toml(run / "config.toml").get("source", {}).get("inputs", [])
+    except ConfigError:
+        return
+    for given in inputs:
+        with contextlib.suppress(ConfigError):
+            yield from expand([given])[0]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _refuse_own(own: Mapping[tuple[int, int], str], path: str, subject: str) -> None:
+    if (mine := own.get(_identity(Path(path)))) is not None:
+        raise ConfigError(
+            f"{subject} is an input of this run ({mine}): all of its rows would be found similar to themselves. Leave it out of "
+            "one of the two"
+        )
+
+
+class _Within(Progress):
+    """Tells the watcher of a build about the files of a setting, in few words."""
+
+    def __init__(self, progress: Progress, name: str) -> None:
+        self._progress, self._name = progress, name
+
+    def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:  # noqa: ARG002 - as declared
+        self._progress.started([self._name], n_stale, n_shards)
+
+    def advanced(self, stages: Sequence[str], records: Sequence[ShardRecord]) -> None:  # noqa: ARG002 - as declared
+        self._progress.advanced([self._name], records)
