@@ -3,6 +3,7 @@
 from pipeline.config import Config
 from pipeline.counts import Section, sections
 from pipeline.describe import column_row
+from pipeline.fates import contamination, splits_sentence
 from pipeline.graph import GRAPH, Stage
 from schemas.manifest import Manifest
 
@@ -21,6 +22,8 @@ def dataset_card(config: Config, manifests: dict[str, Manifest]) -> str:
         dropped = ", ".join(f"{reason} {n:,}" for reason, n in totals.dropped.items()) or "-"
         tokens = f"{totals.tokens:,}" if totals.tokens else ""
         lines.append(f"| {stage.name} | {totals.rows_in:,} | {totals.kept:,} | {dropped} | {tokens} |")
+    for said in (*filter(None, [splits_sentence(manifests)]), *contamination(manifests)):
+        lines += ["", f"{said[:1].upper()}{said[1:]}."]
     for section in sections(manifests):
         lines += ["", f"{section.title[:1].upper()}{section.title[1:]}:", "", *_markdown(section)]
     lines += [

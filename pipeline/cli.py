@@ -32,6 +32,17 @@ exit codes: 0 done, 2 your input or settings, 3 the data breaks a promise, 4 dis
 130 stopped by Ctrl-C"""
 
 
+_DUPLICATES_EPILOG: Final = """\
+A row is removed when it is at least [clusters] threshold similar (exact Jaccard similarity of shingles, 1 = the same text) to
+the row kept in its place, its keeper. If rows that are no duplicates of their keepers are removed, raise the threshold, or
+leave boilerplate out of the comparison ([signatures] leave_out); if duplicates stay, lower it.
+
+examples:
+  chatloom duplicates runs/tiny                                      the whole run
+  chatloom duplicates runs/tiny --id data/sample/messages.jsonl:7    one row, word by word
+  chatloom look runs/tiny dedup --dropped --row 5                    a removed row, whole"""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     main_parser = argparse.ArgumentParser(
@@ -95,6 +106,20 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--id", metavar="ID", help="the conversation with this id, e.g. data/sample/messages.jsonl:7")
     look.add_argument("--dropped", action="store_true", help="look at what the stage dropped instead of what it kept")
 
+    duplicates = verbs.add_parser(
+        "duplicates",
+        help="show which rows were taken for duplicates, and of what",
+        description="Show what deduplication did to a run, worst things first: the largest clusters, each with the removed row "
+        "that is least like the row kept in its place; how much of each source went; which rows contain evaluation records; and "
+        "the splits. With --id, everything about one row, beside the row that it was compared with.",
+        epilog=_DUPLICATES_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    duplicates.add_argument("run", metavar="RUN", help="run directory, e.g. runs/tiny")
+    duplicates.add_argument("--top", type=_positive, metavar="N", help="how many clusters to show (default: 10)")
+    duplicates.add_argument("--id", metavar="ID", help="show the row with this id, e.g. data/sample/messages.jsonl:7")
+    duplicates.add_argument("--json", action="store_true", help="print JSON")
+
     funnel = verbs.add_parser(
         "funnel",
         help="show what each stage kept and dropped, and why",
@@ -132,7 +157,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.verb is None:
         parser().print_help()
         return 2
-    verb = {"data": _data, "train": _train, "look": _look, "funnel": _funnel}[options.verb]
+    verb = {
+        "data": _data,
+        "train": _train,
+        "look": _look,
+        "duplicates": _duplicates,
+        "funnel": _funnel,
+    }[options.verb]
     try:
         return verb(options)
     except BrokenPipeError:  # `chatloom look ... | head`
@@ -223,6 +254,16 @@ def _look(options: argparse.Namespace) -> int:
         in_colour=console.is_terminal,
     ):
         console.print(part, soft_wrap=True)
+    return 0
+
+
+def _duplicates(options: argparse.Namespace) -> int:
+    from pipeline.duplicates_page import duplicates_page
+    from schemas.settings import ConfigError
+
+    if options.id is not None and options.top is not None:
+        raise ConfigError("--top says how many clusters of the run to show, --id asks for one row; give one of them")
+    duplicates_page(Path(options.run), id=options.id, top=options.top or 10, as_json=options.json)
     return 0
 
 

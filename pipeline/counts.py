@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from pipeline.fates import SourceLoss, counted, percent, source_losses
 from schemas.manifest import Manifest
 
 ANY: Final = "*"
@@ -13,6 +14,7 @@ _TEXTS: Final = {
     "turns/masked_empty": "turn(s) that say nothing but their stop, left untrained",
     "notes/*": "time(s) that the template left something out (column notes): {0}",
     "scoped/*": "match(es) of [[render.scoped]] rule {0}",
+    "scope/*": "row(s) removed as duplicates in scope {0}",
     "rows/proven": "row(s) whose tokens spell the text byte for byte",
     "rows/by_offsets": "row(s) whose tokens are placed by the offsets of `tokenizers`",
     "rows/guarded": "row(s) that spell a control token, encoded as the text it is",
@@ -38,6 +40,10 @@ _WORRYING: Final = (
 )
 """Counts that a build mentions at its end."""
 _IN_TABLES: Final = ("tokens", "trained", "what_if")
+_IN_WORDS: Final = {"clusters": ("rows", "lost", "similarity", "contaminated", "split")}
+"""Counts of a stage that stand in a table of their own, or in sentences."""
+MOST_SOURCES: Final = 15
+"""Sources that the table of losses names."""
 
 
 class Section(NamedTuple):
@@ -57,11 +63,16 @@ def sections(manifests: Mapping[str, Manifest]) -> Iterator[Section]:
     if lost := _what_if(_merged(counts)):
         title = "what each [tokenize] too_long would lose"
         yield Section(title, ("policy", "conversations", "turns", "tokens", "answers cut")[: len(lost[0])], lost, 1)
+    clusters = counts.get("clusters", {})
+    if losses := source_losses(clusters):
+        yield Section("lost to duplicates by source", ("source", "rows", "lost", "share"), _losses(losses), 1)
+    if similar := _similar(clusters):
+        yield Section("removed rows by similarity with their keeper", ("similarity", "rows"), similar, 1)
     others = [
         (stage, explain(name), f"{n:,}")
         for stage, of_stage in counts.items()
         for name, n in of_stage.items()
-        if name.partition("/")[0] not in _IN_TABLES and (n or name.startswith("scoped/"))
+        if name.partition("/")[0] not in (*_IN_TABLES, *_IN_WORDS.get(stage, ())) and (n or name.startswith("scoped/"))
     ]
     if others:
         yield Section("also counted", ("stage", "what", "n"), others, 2)
@@ -83,10 +94,11 @@ def sentence(manifests: Mapping[str, Manifest]) -> str | None:
             role = place.partition("/")[0]
             by_role[role] = by_role.get(role, 0) + n
     shares = [
-        f"{_share(n, totals.supervised)} {_who(role)}" for role, n in sorted(by_role.items(), key=lambda item: -item[1])
+        f"{percent(n, totals.supervised)} {_who(role)}"
+        for role, n in sorted(by_role.items(), key=lambda item: -item[1])
     ]
-    stops = f"; {_share(n_stopped, n_turns)} of {n_turns:,} trained turns end on a trained stop" if n_turns else ""
-    return f"trained: {_share(totals.supervised, totals.tokens)} of tokens ({', '.join(shares)}){stops}"
+    stops = f"; {percent(n_stopped, n_turns)} of {n_turns:,} trained turns end on a trained stop" if n_turns else ""
+    return f"trained: {percent(totals.supervised, totals.tokens)} of tokens ({', '.join(shares)}){stops}"
 
 
 def remarks(manifests: Mapping[str, Manifest]) -> Iterator[str]:
@@ -117,7 +129,28 @@ def _match(pattern: str, name: str) -> str | None:
 
 
 def _merged(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    return {name: n for of_stage in counts.values() for name, n in of_stage.items()}
+    return {name: n for stage, of_stage in counts.items() if stage != "clusters" for name, n in of_stage.items()}
+
+
+def _losses(losses: Sequence[SourceLoss]) -> list[tuple[str, ...]]:
+    shown = list(losses[:MOST_SOURCES])
+    if others := losses[MOST_SOURCES:]:
+        n_rows, n_lost = sum(loss.rows for loss in others), sum(loss.lost for loss in others)
+        shown.append(SourceLoss(f"{len(others):,} others", n_rows, n_lost))
+    return [
+        (
+            loss.source,
+            f"{loss.rows:,}",
+            f"{loss.lost:,}" if loss.lost else "-",
+            percent(loss.lost, loss.rows) if loss.lost else "-",
+        )
+        for loss in shown
+    ]
+
+
+def _similar(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
+    bands = sorted(((float(low), n) for low, n in counted("similarity", counts).items() if n), reverse=True)
+    return [("1.00" if low == 1 else f"{low:.2f} to {low + 0.05:.2f}", f"{n:,}") for low, n in bands]
 
 
 def _trained(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
@@ -129,7 +162,7 @@ def _trained(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
     rows.sort(key=lambda row: (-row[0], -row[1], row[2:]))
     if rows:
         rows.append((sum(row[0] for row in rows), sum(row[1] for row in rows), "all", ""))
-    return [(role, name, f"{n:,}", f"{k:,}" if k else "-", _share(k, n) if k else "-") for k, n, role, name in rows]
+    return [(role, name, f"{n:,}", f"{k:,}" if k else "-", percent(k, n) if k else "-") for k, n, role, name in rows]
 
 
 def _what_if(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
@@ -147,10 +180,3 @@ def _what_if(counts: Mapping[str, int]) -> list[tuple[str, ...]]:
 
 def _who(role: str) -> str:
     return "the template's" if role == "-" else role
-
-
-def _share(part: int, whole: int) -> str:
-    """Return a share in percent; 100 % is said of nothing less than the whole."""
-    if part == whole:
-        return "100 %"
-    return f"{min(part / whole, 0.9999):.{2 if part / whole > 0.999 else 1}%}".replace("%", " %")

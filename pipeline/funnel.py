@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.counts import Section, sections
+from pipeline.fates import contamination, splits_sentence
 from schemas.manifest import Manifest
 
 
@@ -31,7 +32,8 @@ def as_text(manifests: dict[str, Manifest]) -> Group:
     parts: list[Table | Text] = [_funnel(manifests)]
     for section in sections(manifests):
         parts += [Text(f"\n{section.title}", "bold"), _table(section)]
-    return Group(*parts)
+    sentences = [*filter(None, [splits_sentence(manifests)]), *contamination(manifests)]
+    return Group(*parts, *(Text(f"\n{said}") for said in sentences))
 
 
 def _table(section: Section) -> Table:

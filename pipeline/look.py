@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 from rich.text import Text
 
-from schemas.manifest import FileRecord, read_manifest
+from pipeline.excerpt import printable
+from pipeline.rows import Row, conversations, fate, files_of, find, need_manifest, row_at
 from schemas.reasons import EXPLANATIONS, DropReason
-from schemas.settings import ConfigError, suggest
+from schemas.settings import ConfigError
 
 _ROLE_STYLES: Final = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 _CLASS_STYLES: Final = {
@@ -26,6 +24,9 @@ _CLASS_STYLES: Final = {
     "template": "dim",
 }
 _TRAINED, _UNTRAINED = "bold black on green", "dim"
+_SHOWN_APART: Final = frozenset(
+    ("drop_reason", "reason", "detail", "messages", "text", "spans", "input_ids", "labels", "loss_weights")
+)
 _OPEN, _CLOSE = "⟦", "⟧"
 
 
@@ -42,38 +43,40 @@ def look(
 
     Raises ConfigError when there is no such run, stage, row or id.
     """
-    manifest = read_manifest(run, stage)
-    if manifest is None:
-        config = run / "config.toml" if (run / "config.toml").is_file() else f"CONFIG --run {run}"
-        raise ConfigError(
-            f"{run / stage}: not built, or not up to date; `chatloom data {config} --until {stage}` builds it"
-        )
     half = "dropped" if dropped else "kept"
-    files = [file for shard in manifest.shards for file in shard.files if file.path.startswith(half)]
+    files = files_of(need_manifest(run, stage), half)
     total = sum(file.rows for file in files)
     if not total:
         raise ConfigError(f"{run / stage}: no {half} rows")
-    found = _row(run / stage, files, row) if id is None else _find(run / stage, files, id)
+    found = row_at(run / stage, files, row) if id is None else find(run / stage, files, id)
     if found is None and id is not None:
-        found = _find(run / stage, files, f"{id}#1")  # it was cut into windows: show the first
+        found = find(run / stage, files, f"{id}#1")  # it was cut into windows: show the first
     if found is None:
         if id is None:
             raise ConfigError(f"{run / stage}: {half} rows are numbered 0 to {total - 1}; got {row}")
-        raise ConfigError(f"{run / stage}: no {half} row has the id {id!r}. {_fate(run, id)}")
+        raise ConfigError(f"{run / stage}: no {half} row has the id {id!r}. {fate(run, id)}")
     number, values = found
     yield Text(f"{stage}, {half} row {number} of {total:,}", "bold")
     yield from _describe(run, stage, values, in_colour=in_colour)
 
 
-def _describe(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool) -> Iterator[Text]:
-    if values.get("drop_reason"):
-        yield from _why(run, values)
+def _describe(run: Path, stage: str, values: Row, *, in_colour: bool) -> Iterator[Text]:
+    yield from _why(values)
+    beside = _beside(values)
+    found = conversations(run, [*beside, *([values["id"]] if stage == "clusters" else [])])
+    for id_, what in beside.items():
+        yield Text(printable(f"{what}: {id_}"), "bold")
+        yield from _messages(found[id_]["messages"]) if id_ in found else [Text("its text is not at hand", "dim")]
+    if beside:
+        yield Text("this one:", "bold")
     for name, value in values.items():
-        if name in ("drop_reason", "detail", "messages", "text", "spans", "input_ids", "labels", "loss_weights"):
+        if name in _SHOWN_APART:
             continue
         if value is not None and value != []:
             yield Text.assemble((f"{name}: ", "dim"), printable(_short(value)))
-    if values.get("messages"):
+    if stage == "clusters" and values["id"] in found:
+        yield from _messages(found[values["id"]]["messages"])
+    elif values.get("messages"):
         yield from _messages(values["messages"])
     elif values.get("text"):
         yield from _text(values["text"], values["spans"])
@@ -81,19 +84,24 @@ def _describe(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool)
         yield from _tokens(run, stage, values, in_colour=in_colour)
 
 
-def _why(run: Path, values: dict[str, Any]) -> Iterator[Text]:
-    reason = DropReason(values["drop_reason"])
-    yield Text.assemble(("dropped: ", "bold red"), (reason.value, "bold red"), f": {EXPLANATIONS[reason]}")
+def _why(values: Row) -> Iterator[Text]:
+    for what, column in (("dropped", "drop_reason"), ("dedup drops it", "reason")):  # which does what clusters decide
+        if values.get(column):
+            reason = DropReason(values[column])
+            yield Text.assemble((f"{what}: {reason.value}", "bold red"), f": {EXPLANATIONS[reason]}")
     if values.get("detail"):
         yield Text.assemble(("detail: ", "dim"), printable(values["detail"]))
-    if values.get("keeper"):
-        manifest = read_manifest(run, "length")
-        files = [file for shard in manifest.shards for file in shard.kept_files()] if manifest else []
-        keeper = _find(run / "length", files, values["keeper"])
-        if keeper is not None:
-            yield Text(f"kept in its place: {values['keeper']} (similarity {values['similarity']:.3f})", "bold")
-            yield from _messages(keeper[1]["messages"])
-            yield Text("this one:", "bold")
+
+
+def _beside(values: Row) -> dict[str, str]:
+    """Return the ids of the conversations that a row has to be seen beside, and what they are to it."""
+    beside: dict[str, str] = {}
+    if values.get("evaluation") and values.get("overlap") is not None:
+        beside[values["evaluation"]] = f"it contains {values['overlap']:.3f} of the evaluation record"
+    if values.get("keeper") and values.get("similarity") is not None:
+        scope = f" in scope {values['scope']}" if values.get("scope") else ""
+        beside[values["keeper"]] = f"kept in its place (similarity {values['similarity']:.3f}{scope})"
+    return beside
 
 
 def _messages(messages: list[dict[str, Any]]) -> Iterator[Text]:
@@ -158,63 +166,6 @@ def _marked(tokenizer: Any, ids: list[int], weights: list[float], *, in_colour: 
     return out
 
 
-def printable(text: str) -> str:
-    """Return `text` with every character shown that could move the cursor, change colours or reorder the line."""
-    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
-
-
 def _short(value: Any) -> str:
     shown = value.hex() if isinstance(value, bytes) else str(value)
     return shown if len(shown) <= 300 else f"{shown[:300]}... ({len(value):,} in all)"
-
-
-def _row(directory: Path, files: list[FileRecord], row: int) -> tuple[int, dict[str, Any]] | None:
-    position = row
-    for file in files:
-        if 0 <= position < file.rows:
-            return row, _values(directory / file.path, position)
-        position -= file.rows
-    return None
-
-
-def _find(directory: Path, files: list[FileRecord], wanted: str) -> tuple[int, dict[str, Any]] | None:
-    first = 0
-    for file in files:
-        with pa.memory_map(str(directory / file.path)) as source:
-            table = pa.ipc.open_file(source).read_all()
-            if "ids" in table.column_names:
-                column = table["ids"].combine_chunks()
-                at = pc.index(column.flatten(), wanted).as_py()
-                at = column.value_parent_indices()[at].as_py() if at >= 0 else -1
-            else:
-                at = pc.index(table["id"], wanted).as_py()
-        if at >= 0:
-            return first + at, _values(directory / file.path, at)
-        first += file.rows
-    return None
-
-
-def _values(path: Path, row: int) -> dict[str, Any]:
-    with pa.memory_map(str(path)) as source:
-        frame = pl.from_arrow(pa.ipc.open_file(source).read_all().slice(row, 1))
-    assert isinstance(frame, pl.DataFrame)
-    return frame.row(0, named=True)
-
-
-def _fate(run: Path, wanted: str) -> str:
-    """Say where a conversation was dropped, or what ids look like."""
-    some: list[str] = []
-    for stage in ("pack", "mask", "tokenize", "render", "dedup", "length", "ingest"):
-        manifest = read_manifest(run, stage)
-        if manifest is None:
-            continue
-        files = [file for shard in manifest.shards for file in shard.files if file.path.startswith("dropped")]
-        found = _find(run / stage, files, wanted)
-        if found is not None:
-            return f"It was dropped by {stage}: {found[1]['drop_reason']} (chatloom look {run} {stage} --dropped --id {wanted!r})"
-        if stage == "ingest":
-            some = [_values(run / stage / f.path, 0)["id"] for s in manifest.shards for f in s.kept_files() if f.rows]
-    return suggest(wanted, some[:10]) if some else "Ids are <source path>:<line>"
-
-
-__all__ = ["look", "printable"]

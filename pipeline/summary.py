@@ -6,6 +6,7 @@ from rich.console import Console
 
 from pipeline.config import Config
 from pipeline.counts import remarks, sentence
+from pipeline.fates import contamination, largest_loss, splits_sentence
 from pipeline.graph import NAMES
 from pipeline.run import Built
 from schemas.errors import GateError
@@ -26,6 +27,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
             console.print(_remark(config.run, manifest))
     for remark in remarks(built.manifests):
         console.print(remark)
+    for said in (*contamination(built.manifests), *filter(None, [largest_loss(built.manifests)])):
+        console.print(f"note: {said}: chatloom duplicates {config.run}")
     if built.was_fresh:
         console.print(f"everything is up to date: {len(built.manifests)} stages, {built.n_shards} shard(s)")
         return 0
@@ -34,8 +37,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
             f"done up to {last.stage}: {last.totals.kept:,} conversations. Look: chatloom look {config.run} {last.stage}"
         )
         return 0
-    if trained := sentence(built.manifests):
-        console.print(trained)
+    for said in filter(None, [sentence(built.manifests), splits_sentence(built.manifests)]):
+        console.print(said)
     packs = sum(file.rows for shard in last.shards for file in shard.kept_files())
     console.print(
         f"done: {last.totals.kept:,} conversations, {last.totals.tokens:,} tokens in {packs:,} packs. "

@@ -14,6 +14,7 @@ SWITCHES = {
     "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
     "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
     "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
+    "duplicates": ["--help", "--id", "--json", "--top", "RUN"],
     "funnel": ["--help", "--json", "RUN"],
 }
 HEAVY = ("torch", "datasets", "datasketch", "numba", "polars", "transformers", "pandas")
@@ -43,7 +44,7 @@ def test_every_command_explains_itself(verb):
     assert len(done.stdout.splitlines()) > 6
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["funnel", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["data", "--help"], ["duplicates", "--help"], ["funnel", "--help"]])
 def test_help_loads_nothing_heavy(arguments):
     code = (
         "import sys\nfrom pipeline.cli import main\n"
@@ -55,7 +56,7 @@ def test_help_loads_nothing_heavy(arguments):
 
 
 def test_looking_loads_neither_torch_nor_datasets_nor_datasketch():
-    code = "import sys, pipeline.look, pipeline.funnel, pipeline.run\n"
+    code = "import sys, pipeline.look, pipeline.duplicates_page, pipeline.funnel, pipeline.run\n"
     code += "print([m for m in ('torch', 'datasets', 'datasketch', 'numba') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -113,6 +114,19 @@ def test_looking_works_at_every_stage(built, stage):
     assert done.stdout.startswith(f"{stage}, kept row 1 of ")
     packed = pl.read_ipc(next(directory.glob("pack/kept/train/*.arrow")))["ids"].explode()
     assert run("look", str(directory), stage, "--id", packed[-1]).returncode == 0
+
+
+def test_duplicates_are_shown_beside_their_keepers(built):
+    directory, *_ = built
+    done = run("duplicates", str(directory), "--top", "1")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "of 57 rows removed" in lines[0]
+    assert "splits: train " in done.stdout
+    (line,) = [line for line in lines if line.startswith("  removed  ")]
+    one = run("duplicates", str(directory), "--id", line.split()[1]).stdout
+    assert "dropped: near_duplicate" in one
+    assert "⟦Yes.⟧" in one
 
 
 def test_a_dropped_row_says_why_and_shows_what_was_kept_instead(built):

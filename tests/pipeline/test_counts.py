@@ -122,6 +122,44 @@ def test_a_name_that_nobody_explained_is_made_readable():
     assert explain("straddling") == "token(s) that begin in one span and end in another"
 
 
+CLUSTERS = {
+    "rows/proven": 900,  # a file of that name, not what tokenize counts
+    "lost/proven": 300,
+    "similarity/0.80": 200,
+    "similarity/1.00": 100,
+    "scope/prompt": 300,
+    "contaminated/eval.jsonl": 12,
+    "split/train": 580,
+    "split/test": 20,
+}
+
+
+def test_losses_stand_in_a_table_and_what_is_said_elsewhere_in_no_table():
+    losses, similar, others = sections({"clusters": manifest("clusters", CLUSTERS)})
+    assert losses == Section(
+        "lost to duplicates by source", ("source", "rows", "lost", "share"), [("proven", "900", "300", "33.3 %")], 1
+    )
+    assert similar.rows == [("1.00", "100"), ("0.80 to 0.85", "200")]
+    assert others.rows == [("clusters", "row(s) removed as duplicates in scope prompt", "300")]
+
+
+def test_many_sources_are_summed_up():
+    counts = {f"rows/{i:02}": 200 for i in range(20)} | {f"lost/{i:02}": 100 - i for i in range(19)}
+    (losses,) = sections({"clusters": manifest("clusters", counts)})
+    assert losses.rows[0] == ("00", "200", "100", "50.0 %")
+    assert losses.rows[14][0] == "14"
+    assert losses.rows[15] == ("5 others", "1,000", "334", "33.4 %")
+    assert len(losses.rows) == 16
+
+
+def test_the_funnel_says_contamination_and_splits():
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(as_text({"clusters": manifest("clusters", CLUSTERS)}))
+    shown = console.export_text()
+    assert "12 row(s) contain records of eval.jsonl (reported, not dropped)" in shown
+    assert "splits: train 580 (96.7 %), test 20 (3.3 %)" in shown
+
+
 def test_the_funnel_shows_the_tables_and_json_has_every_count():
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(as_text(manifests()))

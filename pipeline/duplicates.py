@@ -1,0 +1,232 @@
+"""What deduplication did to a run, as facts: largest clusters, losses by source, contamination and splits.
+
+Of a large run only narrow columns of clusters/ are scanned, and texts are fetched for the rows that are shown.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import polars as pl
+
+from pipeline.excerpt import EXCERPT, compared_line, unlike_words, words_around
+from pipeline.fates import SourceLoss, source_losses
+from pipeline.rows import Row, conversations, files_of, need_manifest, settings, take
+from schemas.manifest import FileRecord
+from schemas.reasons import DropReason
+from schemas.scopes import Scope
+from schemas.settings import ConfigError
+
+EXAMPLES: Final = 3
+"""Rows shown of each evaluation file and of each file of `against`: those that overlap most, or are least similar."""
+FILES: Final = 20
+"""Files of those kinds that are shown; the rest is counted."""
+_PATH: Final = r"^(?s)(.*):\d+$"
+"""An id is <path>:<line>."""
+
+
+class Words(msgspec.Struct, frozen=True):
+    """A conversation by its id and the beginning of what was compared; no text where it is not at hand."""
+
+    id: str
+    text: str | None
+
+
+class Pair(msgspec.Struct, frozen=True):
+    """A row, what it is similar to, and how much: exact Jaccard, or the share of the evaluation record found in it."""
+
+    row: Words
+    other: Words
+    share: float
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster."""
+
+    cluster: str
+    n_duplicates: int
+    """Its rows, survivors included."""
+    removed: dict[str, int]
+    """Rows removed, by reason."""
+    lowest: float | None
+    """Similarity of the row that is least similar to its keeper."""
+    highest: float | None
+    scopes: dict[str, int]
+    sources: dict[str, int]
+    least: Pair | None
+    """The row that is least similar to its keeper, and that keeper: what to look at first."""
+
+
+class Overlaps(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows that are similar to those of another file, or that contain them."""
+
+    file: str
+    rows: int
+    records: int
+    """Records of that file which they are similar to or contain."""
+    examples: list[Pair]
+
+
+class Survey(msgspec.Struct, frozen=True, kw_only=True):
+    """What deduplication did to a run."""
+
+    rows: int
+    removed: dict[str, int]
+    """Rows removed, by reason."""
+    n_keepers: int
+    """Rows kept that have duplicates."""
+    clusters: list[Cluster]
+    """The largest, the largest first."""
+    sources: list[SourceLoss]
+    """All, the worst first."""
+    evaluations: list[Overlaps]
+    contaminated: str
+    """What becomes of rows that contain evaluation records: report or drop."""
+    against: list[Overlaps]
+    splits: dict[str, int]
+    """Rows kept, by split."""
+
+
+def survey(run: Path, *, top: int) -> Survey:
+    """Return what deduplication did to a run, with its `top` largest clusters. Raises ConfigError if it is not built."""
+    scan, _ = scan_clusters(run)
+    counts = need_manifest(run, "clusters").totals
+    n_rows = counts.rows_in
+    if not n_rows:
+        raise ConfigError(f"{run / 'clusters'}: no rows; `chatloom funnel {run}` shows where they went")
+    reasons = dict(scan.group_by("reason").len().collect(engine="streaming").iter_rows())
+    kept = scan.filter(pl.col("reason").is_null())
+    splits = dict(kept.group_by("split").len().collect(engine="streaming").iter_rows())
+    n_keepers = kept.filter(pl.col("n_duplicates") > 1).select(pl.len()).collect(engine="streaming").item()
+    given = settings(run, "clusters")
+    contains = (pl.col("overlap") >= float(given.get("overlap", 0))) & pl.col("evaluation").is_not_null()
+    return Survey(
+        rows=n_rows,
+        removed={str(reason): n for reason, n in sorted(reasons.items(), key=lambda pair: str(pair[0])) if reason},
+        n_keepers=n_keepers,
+        clusters=_largest(run, scan, top),
+        sources=source_losses(counts.counts),
+        evaluations=_overlaps(run, scan.filter(contains), "evaluation", "overlap"),
+        contaminated=str(given.get("contaminated", "report")),
+        against=_overlaps(run, scan.filter(pl.col("reason") == DropReason.AGAINST), "keeper", "similarity"),
+        splits={split: splits[split] for split in ("train", "validation", "test") if split in splits},
+    )
+
+
+def scan_clusters(run: Path) -> tuple[pl.LazyFrame, list[FileRecord]]:
+    """Return a scan of what clusters decided, with the number of each `row`, and its files. Raises ConfigError."""
+    files = files_of(need_manifest(run, "clusters"))
+    return pl.scan_ipc([run / "clusters" / file.path for file in files], row_index_name="row"), files
+
+
+def _largest(run: Path, scan: pl.LazyFrame, top: int) -> list[Cluster]:
+    """Return the `top` largest clusters; of equals, first those that have a less similar row."""
+    # A cluster of v rows has v rows that say so: how many clusters there are of each size is known without a name.
+    sizes = scan.group_by("n_duplicates").len().filter(pl.col("n_duplicates") > 1).collect(engine="streaming")
+    sizes = sizes.sort("n_duplicates", descending=True).with_columns(
+        n=(pl.col("len") / pl.col("n_duplicates")).cum_sum()
+    )
+    enough = sizes.filter(pl.col("n") >= top)["n_duplicates"]
+    smallest = enough[0] if len(enough) else 2
+    names = (
+        scan.filter(pl.col("n_duplicates") >= max(smallest, 2))
+        .group_by("cluster", "n_duplicates")
+        .agg(lowest=pl.col("similarity").min().fill_null(1.0))
+        .top_k(top, by=["n_duplicates", "lowest", "cluster"], reverse=[False, True, True])
+        .collect(engine="streaming")
+        .sort("n_duplicates", "lowest", "cluster", descending=[True, False, False])
+        .drop("lowest")
+    )
+    columns = ["row", "id", "cluster", "reason", "keeper", "similarity", "scope"]
+    rows = scan.filter(pl.col("cluster").is_in(names["cluster"].implode())).select(columns)
+    members = rows.collect(engine="streaming").sort("row")
+    signed = files_of(need_manifest(run, "signatures"))
+    tags = take(run / "signatures", signed, members["row"].to_list(), ["id", "tags"])
+    members = members.with_columns(source=_source_names(tags)) if tags.height else members
+    by_name = {str(key[0]): frame for key, frame in members.group_by("cluster")}
+    drafts = [(name, n, by_name[name], _least(by_name[name])) for name, n in names.iter_rows()]
+    texts = conversations(run, {id_ for *_, least in drafts if least for id_ in (least["id"], least["keeper"])})
+    return [_cluster(name, n, frame, least, texts) for name, n, frame, least in drafts]
+
+
+def _source_names(rows: pl.DataFrame) -> pl.Series:
+    """Return where each row is from: its own name for it (the tag source:<name>), or else the path of its file."""
+    named = pl.col("tags").list.eval(pl.element().filter(pl.element().str.starts_with("source:"))).list.first()
+    return rows.select(pl.coalesce(named, pl.col("id").str.extract(_PATH), pl.col("id"))).to_series()
+
+
+def _least(members: pl.DataFrame) -> Row | None:
+    pairs = members.filter(pl.col("similarity").is_not_null() & pl.col("keeper").is_not_null()).sort(
+        "similarity", "row"
+    )
+    return pairs.row(0, named=True) if pairs.height else None
+
+
+def _cluster(name: str, n: int, members: pl.DataFrame, least: Row | None, texts: dict[str, Row]) -> Cluster:
+    return Cluster(
+        cluster=name,
+        n_duplicates=n,
+        removed=_counted(members["reason"]),
+        lowest=members["similarity"].min(),  # type: ignore[arg-type]  # of a column of floats
+        highest=members["similarity"].max(),  # type: ignore[arg-type]
+        scopes=_counted(members["scope"]),
+        sources=_counted(members["source"]),
+        least=_pair(least, texts) if least else None,
+    )
+
+
+def _counted(values: pl.Series) -> dict[str, int]:
+    return dict(Counter(values.drop_nulls().to_list()).most_common())
+
+
+def _pair(row: Row, texts: dict[str, Row]) -> Pair:
+    lines = [_line(id_, row["scope"], texts) for id_ in (row["id"], row["keeper"])]
+    ours, theirs = unlike_words(*(line or "" for line in lines))
+    return Pair(
+        Words(row["id"], None if lines[0] is None else ours),
+        Words(row["keeper"], None if lines[1] is None else theirs),
+        row["similarity"],
+    )
+
+
+def _line(id_: str, scope: Scope | None, texts: dict[str, Row]) -> str | None:
+    return compared_line(texts[id_]["messages"], scope) if id_ in texts else None
+
+
+def _overlaps(run: Path, rows: pl.LazyFrame, other: str, share: str) -> list[Overlaps]:
+    """Return what `rows` have in common with the files of the records that the column `other` names, by file."""
+    named = rows.select("row", "id", "scope", other, share, file=pl.coalesce(pl.col(other).str.extract(_PATH), other))
+    extreme = pl.col("row").sort_by(share, "row", descending=[share == "overlap", False]).head(EXAMPLES)
+    files = (
+        named.group_by("file")
+        .agg(rows=pl.len(), records=pl.col(other).n_unique(), examples=extreme)
+        .collect(engine="streaming")
+        .sort("rows", "file", descending=[True, False])
+    )
+    shown = files["examples"].head(FILES).explode().drop_nulls().sort()
+    examples = {
+        row["row"]: row for row in rows.filter(pl.col("row").is_in(shown.implode())).collect().iter_rows(named=True)
+    }
+    texts = conversations(run, {row[key] for row in examples.values() for key in ("id", other)})
+    return [
+        Overlaps(
+            file=file,
+            rows=n,
+            records=n_records,
+            examples=[_example(examples[at], other, share, texts) for at in numbers if at in examples],
+        )
+        for file, n, n_records, numbers in files.iter_rows()
+    ]
+
+
+def _example(row: Row, other: str, share: str, texts: dict[str, Row]) -> Pair:
+    if share == "similarity":
+        return _pair(row, texts)
+    record = _line(row[other], None, texts)
+    text = _line(row["id"], None, texts)
+    return Pair(
+        Words(row["id"], None if text is None else words_around(text, record or "")),
+        Words(row[other], None if record is None else record[:EXCERPT]),
+        row[share],
+    )
