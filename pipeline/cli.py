@@ -120,6 +120,31 @@ def parser() -> argparse.ArgumentParser:
     duplicates.add_argument("--id", metavar="ID", help="show the row with this id, e.g. data/sample/messages.jsonl:7")
     duplicates.add_argument("--json", action="store_true", help="print JSON")
 
+    check = verbs.add_parser(
+        "check",
+        help="find near-duplicate texts in a small file, before any build",
+        description="Find near-duplicates in the records of small files (at most 200,000), field by field, by the cosine of "
+        "their TF-IDF vectors of 1 to 3 characters. Nothing is built; exit code 0 whatever is found.",
+        epilog="examples:\n  chatloom check my.json\n  chatloom check my.jsonl --field messages[0].content --threshold 0.8\n"
+        "  chatloom check my.json --field output --output clean.json",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument(
+        "files", nargs="+", metavar="FILE", help="file, directory or glob, as for `chatloom data --input`"
+    )
+    check.add_argument(
+        "--field",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="compare this field; a path like messages[0].content leads to it; may be repeated (default: all with text)",
+    )
+    check.add_argument(
+        "--threshold", type=float, default=0.9, metavar="X", help="report pairs above this cosine (default: 0.9)"
+    )
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("--output", metavar="FILE", help="write the records there without the second of each pair")
+
     funnel = verbs.add_parser(
         "funnel",
         help="show what each stage kept and dropped, and why",
@@ -162,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "look": _look,
         "duplicates": _duplicates,
+        "check": _check,
         "funnel": _funnel,
     }[options.verb]
     try:
@@ -265,6 +291,21 @@ def _duplicates(options: argparse.Namespace) -> int:
         raise ConfigError("--top says how many clusters of the run to show, --id asks for one row; give one of them")
     duplicates_page(Path(options.run), id=options.id, top=options.top or 10, as_json=options.json)
     return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from pipeline.lean import leave_out
+
+    leave_out()
+    from pipeline.check_report import report
+
+    return report(
+        options.files,
+        fields=options.field,
+        threshold=options.threshold,
+        as_json=options.json,
+        output=options.output,
+    )
 
 
 def _funnel(options: argparse.Namespace) -> int:

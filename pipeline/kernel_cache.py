@@ -3,13 +3,12 @@
 numba's own cache looks at the file of a function and not at those it calls: after an update it may run old machine code.
 """
 
+import hashlib
 import os
 import shutil
 import time
 from pathlib import Path
 from typing import Final
-
-from pipeline.keys import digest
 
 _PREFIX: Final = "kernels-"
 _DAY: Final = 24 * 3600.0
@@ -22,10 +21,11 @@ def use_kernel_cache() -> None:
     """
     stages = Path(__file__).parent.parent / "stages"
     sources = sorted(stages.rglob("*.py"))
-    name = (
-        _PREFIX
-        + digest(*(part for path in sources for part in (str(path.relative_to(stages)), path.read_bytes())))[:16]
-    )
+    state = hashlib.sha256()
+    for path in sources:
+        for part in (str(path.relative_to(stages)).encode(), path.read_bytes()):
+            state.update(b"%d:%b" % (len(part), part))
+    name = f"{_PREFIX}{state.hexdigest()[:16]}"
     home = stages / "__pycache__"
     try:
         home.mkdir(exist_ok=True)

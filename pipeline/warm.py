@@ -4,12 +4,13 @@ import json
 import tempfile
 from pathlib import Path
 
+from pipeline.check import check
 from pipeline.config import load_config
 from pipeline.run import build
 
 
 def warm(config: Path) -> None:
-    """Build a handful of conversations with `config` in a temporary directory."""
+    """Build a handful of conversations with `config` in a temporary directory, and compare their texts."""
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "warm.jsonl"
         question = {"role": "user", "content": "What does a kernel need before it can run, 先生?"}
@@ -17,6 +18,9 @@ def warm(config: Path) -> None:
         record = json.dumps({"messages": [question, answer]})
         lines.write_text("\n".join([record] * 3), encoding="utf-8")
         build(load_config(config, inputs=[str(lines)], run=f"{directory}/run"))
+        record = json.dumps({"question": question["content"], "answer": answer["content"]})
+        lines.write_text(f"{record}\n{record.replace('kernel', 'colonel')}\n", encoding="utf-8")
+        check([str(lines)])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ SWITCHES = {
     "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
     "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
     "duplicates": ["--help", "--id", "--json", "--top", "RUN"],
+    "check": ["--field", "--help", "--json", "--output", "--threshold", "FILE"],
     "funnel": ["--help", "--json", "RUN"],
 }
 HEAVY = ("torch", "datasets", "datasketch", "numba", "polars", "transformers", "pandas")
