@@ -25,6 +25,7 @@ first steps:
   chatloom train                       fine-tune the small model on them
   chatloom look runs/tiny mask         see which tokens are trained
   chatloom funnel runs/tiny            see what was kept and dropped, and why
+  chatloom duplicates runs/tiny        see which rows were taken for duplicates, and of what
   cp configs/sft.toml my.toml          for your own conversations: name them, and your model's tokenizer, in it
   chatloom data my.toml
 

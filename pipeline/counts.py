@@ -40,8 +40,8 @@ _WORRYING: Final = (
 )
 """Counts that a build mentions at its end."""
 _IN_TABLES: Final = ("tokens", "trained", "what_if")
-_IN_WORDS: Final = {"clusters": ("rows", "lost", "similarity", "contaminated", "split")}
-"""Counts of a stage that stand in a table of their own, or in sentences."""
+_IN_WORDS: Final = {"clusters": ("rows", "lost", "similarity", "contaminated", "split", "reason")}
+"""Counts of a stage that stand in a table of their own, in sentences, or in the funnel."""
 MOST_SOURCES: Final = 15
 """Sources that the table of losses names."""
 

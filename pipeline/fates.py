@@ -40,10 +40,9 @@ def splits_sentence(manifests: Mapping[str, Manifest]) -> str | None:
 
 def contamination(manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """Yield a sentence for each evaluation file of which rows contain records."""
-    dedup = manifests.get("dedup")
-    dropped = dedup is not None and DropReason.CONTAMINATED in dedup.totals.dropped
-    what = "dropped" if dropped else "reported, not dropped"
-    for path, n in counted("contaminated", _counts_of(manifests, "clusters")).items():
+    counts = _counts_of(manifests, "clusters")
+    what = "dropped" if counts.get(f"reason/{DropReason.CONTAMINATED}") else "reported, not dropped"
+    for path, n in counted("contaminated", counts).items():
         if n:
             yield f"{n:,} row(s) contain records of {path} ({what})"
 

@@ -129,6 +129,7 @@ CLUSTERS = {
     "similarity/1.00": 100,
     "scope/prompt": 300,
     "contaminated/eval.jsonl": 12,
+    "reason/near_duplicate": 300,
     "split/train": 580,
     "split/test": 20,
 }

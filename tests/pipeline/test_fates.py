@@ -4,13 +4,9 @@ from pipeline.fates import SourceLoss, contamination, largest_loss, percent, sou
 from schemas.manifest import Manifest, Totals
 
 
-def manifests(counts: dict[str, int], **dropped: int) -> dict[str, Manifest]:
-    totals = {"clusters": Totals(rows_in=9, kept=9, dropped={}, counts=counts)}
-    totals["dedup"] = Totals(rows_in=9, kept=9, dropped=dropped)
-    return {
-        name: Manifest(stage=name, key="", libraries={}, totals=of_stage, shards=())
-        for name, of_stage in totals.items()
-    }
+def manifests(counts: dict[str, int]) -> dict[str, Manifest]:
+    totals = Totals(rows_in=9, kept=9, dropped={}, counts=counts)
+    return {"clusters": Manifest(stage="clusters", key="", libraries={}, totals=totals, shards=())}
 
 
 def test_sources_of_few_rows_stand_behind_however_much_they_lose():
@@ -43,7 +39,7 @@ def test_contamination_says_whether_rows_were_dropped():
     assert list(contamination(manifests(counts))) == [
         "12 row(s) contain records of data/eval.jsonl (reported, not dropped)"
     ]
-    assert list(contamination(manifests(counts, contaminated=12))) == [
+    assert list(contamination(manifests(counts | {"reason/contaminated": 12}))) == [
         "12 row(s) contain records of data/eval.jsonl (dropped)"
     ]
 
