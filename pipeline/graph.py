@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.endings import turn_endings
 from schemas import tables
 from stages.clusters import Clusters, cluster_rows
+from stages.clusters.report import count_duplicates
 from stages.dedup import Dedup, mark_duplicates
 from stages.ingest import Ingest, ingest_lines
 from stages.length import Length, mark_length
@@ -88,6 +89,7 @@ GRAPH: Final = (
         references=("against", "evaluations"),
         also=("dedup",),
         neutral=("against", "evaluations", "memory"),
+        report=count_duplicates,
     ),
     Stage(
         name="dedup",

@@ -7,117 +7,183 @@ from numba import njit
 from numba import uint32 as u32
 from numpy.typing import NDArray
 
-from stages.clusters.bucket_kernel import ALONE
+from stages.clusters.compare_kernel import NOBODY, Found, Members, weigh, weigh_container
 from stages.clusters.pointers import values_at
 from stages.clusters.rare_kernel import LONG, SHORT, RareIndex, empty_index, post, rarest
-from stages.clusters.set_kernel import differing_bits, largest_difference, overlap_within
 
+Bools = NDArray[np.bool_]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
 F64 = NDArray[np.float64]
 
-NOBODY = -1
-"""The keeper of a row that is kept."""
 
+class Buckets(NamedTuple):
+    """Which buckets each unit is in, and which kept units each bucket holds."""
 
-class Rows(NamedTuple):
-    """What a comparison needs to know of every row."""
-
-    addresses: U64
-    """Where its shingles lie."""
+    first: I64
+    """Where the buckets of a unit begin; one more at the end."""
+    shared: I32
     sizes: I32
-    bitmaps: U64
-    rank: I32
-    """When it was visited: the better of two rows has the lower rank."""
+    """Units that share it."""
+    begin: I64
+    """Where the kept units of a bucket begin, of which it lists no more than its room; one more at the end."""
+    end: I64
+    kept: I32
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def keep_greedily(
-    order: NDArray[np.uint32],
-    buckets: I32,
-    bucket_sizes: I32,
-    addresses: U64,
-    sizes: I32,
-    bitmaps: U64,
-    threshold: float,
-    crowd: int,
-) -> tuple[I32, F64]:
-    """Return each row's keeper (NOBODY if it is kept) and their similarity (NaN if it is kept).
+    order: I32, members: Members, buckets: Buckets, thresholds: F64, is_turns: Bools, copies: int, crowd: int
+) -> tuple[I32, F64, NDArray[np.int8], I32]:
+    """Return each row's keeper (NOBODY if it is kept), their similarity (NaN), its scope (-1), and the row's cluster.
 
-    `order` lists rows from best to worst. Only kept rows enter their buckets, so a bucket of true duplicates costs one
-    comparison per row. A bucket lists its first `crowd` kept rows; later ones are found by their rare shingles, so a
-    bucket of boilerplate costs what rows really have in common.
+    `order` lists rows from best to worst, references first. A row is removed in the first scope in which a reference, or
+    `copies` kept rows, are at least that scope's threshold similar to it. Rows that are kept although others are similar
+    to them are in one cluster, which is named by its best row.
+
+    Only kept rows enter their buckets, so a bucket of true duplicates costs one comparison per row. A bucket lists its
+    first `crowd` kept units; later ones are found by their rare shingles, so a bucket of boilerplate costs what texts
+    really have in common.
     """
-    n_rows, n_bands = buckets.shape
-    begin = np.zeros(len(bucket_sizes) + 1, np.int64)
-    begin[1:] = np.cumsum(np.minimum(bucket_sizes, crowd))
-    members = np.empty(begin[-1], np.int32)  # of each bucket: its kept rows, best first
-    end = begin[:-1].copy()
-    index = empty_index(_crowding_rows(buckets, bucket_sizes, crowd), addresses, sizes, threshold)
-    rows = Rows(addresses, sizes, bitmaps, np.empty(n_rows, np.int32))
-    seen_by = np.full(n_rows, np.int32(NOBODY))  # the row that met this one last, so that two rows meet once
+    n_rows, n_units, n_scopes = len(members.is_reference), len(members.sizes), len(thresholds)
+    index = empty_index(
+        _crowding_units(buckets, n_units, crowd), members.addresses, members.sizes, members.scope, thresholds
+    )
+    # two kept rows are never alike, so one that is wholly similar is the only one; references may be alike
+    is_settling = copies == 1 and not members.is_reference.any()
+    seen_by = np.full(n_units, np.int32(NOBODY))  # the unit that met this one last, so that two units meet once
+    row_seen_by = np.full(n_rows if is_turns.any() else 0, np.int32(NOBODY))
     keeper = np.full(n_rows, np.int32(NOBODY))
     similarity = np.full(n_rows, np.nan)
-    for visit in range(n_rows):
-        row = np.int64(order[visit])
-        rows.rank[row] = visit
-        found, best, is_crowded = NOBODY, threshold, False
-        for band in range(n_bands):
-            bucket = buckets[row, band]
-            if bucket == ALONE:
+    scope_of = np.full(n_rows, np.int8(-1))
+    cluster = np.arange(n_rows).astype(np.int32)
+    found = Found(np.empty(1, np.int32), np.empty(1, np.float64), np.empty(copies, np.int32), np.empty(1, np.int64))
+    similar_to = np.empty(n_scopes * copies, np.int32)
+    for row in order:
+        n_similar = 0
+        for scope in range(0 if members.is_reference[row] else n_scopes):
+            begin, end = members.first_unit[row * n_scopes + scope], members.first_unit[row * n_scopes + scope + 1]
+            if begin == end:
                 continue
-            for k in range(begin[bucket], end[bucket]):
-                other = members[k]
-                if seen_by[other] != row:
-                    seen_by[other] = row
-                    found, best = _compare(row, other, found, best, rows)
-            is_crowded |= end[bucket] - begin[bucket] == crowd
-            if found != NOBODY and best == 1.0:
-                break  # two kept rows are never alike, so no other is as similar
-        n_short = n_long = 0
-        if is_crowded and not (found != NOBODY and best == 1.0):
-            n_short, n_long = rarest(index, values_at(addresses[row], sizes[row]), threshold)
-            found, best = _most_similar(row, found, best, rows, seen_by, index, n_short, n_long)
-        if found != NOBODY:
-            keeper[row] = found
-            similarity[row] = best
-        elif _enter(row, buckets[row], members, begin, end, crowd):
-            post(index, row, n_short, n_long)
-    return keeper, similarity
+            found.best[0], found.similarity[0], found.n[0] = NOBODY, thresholds[scope], 0
+            if is_turns[scope]:
+                _find_containers(
+                    row,
+                    begin,
+                    end,
+                    thresholds[scope],
+                    n_scopes,
+                    members,
+                    buckets,
+                    index,
+                    found,
+                    row_seen_by,
+                    copies,
+                    crowd,
+                )
+            else:
+                _find_similar(
+                    begin, thresholds[scope], members, buckets, index, found, seen_by, copies, crowd, is_settling
+                )
+            best = found.best[0]
+            if best != NOBODY and (members.is_reference[best] or found.n[0] == copies):
+                keeper[row], similarity[row], scope_of[row] = best, found.similarity[0], scope
+                break
+            for k in range(found.n[0]):
+                similar_to[n_similar] = found.others[k]
+                n_similar += 1
+        if keeper[row] == NOBODY:
+            for k in range(n_similar):
+                _unite(cluster, members.rank, row, similar_to[k])
+            _enter(row, thresholds, members, buckets, index)
+    for row in range(n_rows):
+        if keeper[row] == NOBODY:
+            cluster[row] = _root(cluster, row)
+    for row in range(n_rows):
+        if keeper[row] != NOBODY:
+            cluster[row] = cluster[keeper[row]]
+    return keeper, similarity, scope_of, cluster
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _crowding_rows(buckets: I32, bucket_sizes: I32, crowd: int) -> NDArray[np.bool_]:
-    """Say which rows are in a bucket that may come to hold more than `crowd` kept rows."""
-    is_crowding = np.zeros(len(buckets), np.bool_)
-    for row in range(len(buckets)):
-        for bucket in buckets[row]:
-            if bucket != ALONE and bucket_sizes[bucket] > crowd:
-                is_crowding[row] = True
+def _crowding_units(buckets: Buckets, n_units: int, crowd: int) -> Bools:
+    """Say which units are in a bucket that may come to hold more than `crowd` kept ones."""
+    is_crowding = np.zeros(n_units, np.bool_)
+    for unit in range(n_units):
+        for at in range(buckets.first[unit], buckets.first[unit + 1]):
+            if buckets.sizes[buckets.shared[at]] > crowd:
+                is_crowding[unit] = True
     return is_crowding
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _enter(row: int, buckets: I32, members: I32, begin: I64, end: I64, crowd: int) -> bool:
-    """Enter a kept row into its buckets and say whether one of them was full."""
-    was_full = False
-    for bucket in buckets:
-        if bucket == ALONE:
-            continue
-        if end[bucket] - begin[bucket] == crowd:
-            was_full = True
-        else:
-            members[end[bucket]] = row
-            end[bucket] += 1
-    return was_full
+def _root(cluster: I32, row: int) -> int:
+    while cluster[row] != row:
+        cluster[row] = cluster[cluster[row]]
+        row = cluster[row]
+    return row
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _most_similar(
-    row: int, found: int, best: float, rows: Rows, seen_by: I32, index: RareIndex, n_short: int, n_long: int
-) -> tuple[int, float]:
-    """Compare a row with all that meet it in the index, and return the best found so far and its similarity."""
+def _unite(cluster: I32, rank: I32, row: int, other: int) -> None:
+    """Make one cluster of two, named by the better of their best rows."""
+    a, b = _root(cluster, row), _root(cluster, other)
+    if rank[a] < rank[b]:
+        cluster[b] = a
+    else:
+        cluster[a] = b
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _enter(row: int, thresholds: F64, members: Members, buckets: Buckets, index: RareIndex) -> None:
+    """Enter the units of a kept row into their buckets, and into the index where one of them is full."""
+    n_scopes = len(thresholds)
+    for unit in range(members.first_unit[row * n_scopes], members.first_unit[(row + 1) * n_scopes]):
+        was_full = False
+        for at in range(buckets.first[unit], buckets.first[unit + 1]):
+            bucket = buckets.shared[at]
+            if buckets.end[bucket] == buckets.begin[bucket + 1]:
+                was_full = True
+            else:
+                buckets.kept[buckets.end[bucket]] = unit
+                buckets.end[bucket] += 1
+        if was_full:
+            values = values_at(members.addresses[unit], members.sizes[unit])
+            n_short, n_long = rarest(index, values, thresholds[members.scope[unit]])
+            post(index, unit, n_short, n_long)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _find_similar(
+    unit: int,
+    threshold: float,
+    members: Members,
+    buckets: Buckets,
+    index: RareIndex,
+    found: Found,
+    seen_by: I32,
+    copies: int,
+    crowd: int,
+    is_settling: bool,
+) -> None:
+    """Find the kept rows whose unit of this scope is similar to `unit`.
+
+    `is_settling`: one that is wholly similar ends the search.
+    """
+    is_crowded = False
+    for at in range(buckets.first[unit], buckets.first[unit + 1]):
+        bucket = buckets.shared[at]
+        for k in range(buckets.begin[bucket], buckets.end[bucket]):
+            other = buckets.kept[k]
+            if seen_by[other] != unit:
+                seen_by[other] = unit
+                weigh(unit, other, threshold, members, found, copies)
+        is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
+        if is_settling and found.best[0] != NOBODY and found.similarity[0] == 1.0:
+            return
+    if not is_crowded:
+        return
+    n_short, n_long = rarest(index, values_at(members.addresses[unit], members.sizes[unit]), threshold)
     mask = u32(len(index.counts) - 1)
     for k in range(n_long):
         slot = u32(index.keys[k]) & mask
@@ -125,32 +191,62 @@ def _most_similar(
         for prefix in range(SHORT, LONG + 1 if k < n_short else LONG):
             posting = index.heads[prefix, slot]
             while posting >= 0:
-                other = index.rows[posting]
-                if seen_by[other] != row:
-                    seen_by[other] = row
-                    found, best = _compare(row, other, found, best, rows)
+                other = index.units[posting]
+                if seen_by[other] != unit and members.scope[other] == members.scope[unit]:
+                    seen_by[other] = unit
+                    weigh(unit, other, threshold, members, found, copies)
                 posting = index.following[posting]
-    return found, best
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _compare(row: int, other: int, found: int, best: float, rows: Rows) -> tuple[int, float]:
-    """Return the more similar to `row` of `found` and `other`, and how similar it is; of equals, the better.
+def _find_containers(
+    row: int,
+    begin: int,
+    end: int,
+    threshold: float,
+    n_scopes: int,
+    members: Members,
+    buckets: Buckets,
+    index: RareIndex,
+    found: Found,
+    seen_by: I32,
+    copies: int,
+    crowd: int,
+) -> None:
+    """Find the kept rows among whose units each of the units begin:end of `row` has a similar one.
 
-    `best` is what `other` must reach. All filters are exact, from cheap to dear: sizes, then bitmaps, then a merge that
-    stops when too much differs.
+    They are sought by the unit that shares its buckets with the fewest others; a unit without any has no similar one.
     """
-    size, other_size = rows.sizes[row], rows.sizes[other]
-    total = size + other_size
-    # what may differ is (1 - best) / (1 + best) of the total; the exact bound takes longer, and few pairs need it
-    at_most = (1 - best) / (1 + best) * total + 1
-    if abs(size - other_size) > at_most or differing_bits(rows.bitmaps, row, other) > at_most:
-        return found, best
-    own, others = values_at(rows.addresses[row], size), values_at(rows.addresses[other], other_size)
-    common = overlap_within(own, others, largest_difference(total, best))
-    if common < 0:
-        return found, best
-    similar = common / (total - common)
-    if found == NOBODY or similar > best or rows.rank[other] < rows.rank[found]:
-        return other, similar
-    return found, best
+    sought, fewest = begin, np.int64(1) << 60
+    for unit in range(begin, end):
+        n_others = np.int64(0)
+        for at in range(buckets.first[unit], buckets.first[unit + 1]):
+            n_others += buckets.sizes[buckets.shared[at]]
+        if n_others == 0:
+            return
+        if n_others < fewest:
+            sought, fewest = unit, n_others
+    is_crowded = False
+    for at in range(buckets.first[sought], buckets.first[sought + 1]):
+        bucket = buckets.shared[at]
+        for k in range(buckets.begin[bucket], buckets.end[bucket]):
+            other = members.row[buckets.kept[k]]
+            if seen_by[other] != row:
+                seen_by[other] = row
+                weigh_container(begin, end, sought, other, threshold, n_scopes, members, found, copies)
+        is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
+    if not is_crowded:
+        return
+    n_short, n_long = rarest(index, values_at(members.addresses[sought], members.sizes[sought]), threshold)
+    mask = u32(len(index.counts) - 1)
+    for k in range(n_long):
+        slot = u32(index.keys[k]) & mask
+        for prefix in range(SHORT, LONG + 1 if k < n_short else LONG):
+            posting = index.heads[prefix, slot]
+            while posting >= 0:
+                unit = index.units[posting]
+                other = members.row[unit]
+                if members.scope[unit] == members.scope[sought] and seen_by[other] != row:
+                    seen_by[other] = row
+                    weigh_container(begin, end, sought, other, threshold, n_scopes, members, found, copies)
+                posting = index.following[posting]

@@ -49,6 +49,18 @@ def check_keep(criteria: tuple[Criterion, ...], priority: tuple[str, ...]) -> No
         raise ValueError(f"[clusters] priority names {again[0]!r} twice; only its first place counts, so leave one out")
 
 
+def check_priority(priority: tuple[str, ...], origins: Iterable[str]) -> None:
+    """Raise GateError if no pattern matches any origin of the corpus: then it decides nothing, and nobody would know."""
+    names = sorted(set(origins))
+    if priority and names and min(_first_match(names, priority)) == _UNLISTED:
+        shown = ", ".join(name.removeprefix(PREFIX) for name in names[:_SHOWN])
+        raise GateError(
+            f"[clusters] priority = {list(priority)}: expected patterns of sources, but none matches any; "
+            f"there are {shown}{', ...' if len(names) > _SHOWN else ''}. A pattern is matched against the whole path or "
+            "name: write *name* for a part of it"
+        )
+
+
 def best_first(rows: pl.DataFrame, criteria: tuple[Criterion, ...], priority: tuple[str, ...]) -> U32:
     """Return the numbers of the rows from best to worst; see `Ranking`."""
     ranking = Ranking(criteria, priority)
@@ -74,8 +86,6 @@ class Ranking:
         self._priority = priority
         self._keys: dict[str, list[U32]] = {}
         self._paths: dict[str, int] = {}
-        self._seen: dict[str, None] = {}  # sources of rows, the first few
-        self._is_listed = not priority
         self._n_rows = 0
 
     def read(self, shard: pl.DataFrame) -> None:
@@ -86,16 +96,7 @@ class Ranking:
                 self._keys.setdefault(f"{name}/{part}", []).append(key)
 
     def best_first(self) -> U32:
-        """Return the numbers of all rows from best to worst.
-
-        Raises GateError if `priority` matches the source of no row.
-        """
-        if self._n_rows and not self._is_listed:
-            raise GateError(
-                f"[clusters] priority = {list(self._priority)}: expected patterns of sources, but none matches any row; "
-                f"sources are {', '.join(list(self._seen)[:_SHOWN])}{', ...' if len(self._seen) > _SHOWN else ''}. "
-                "A pattern is matched against the whole path or name: write *name* for a part of it"
-            )
+        """Return the numbers of all rows from best to worst."""
         return _lexicographic(self._levels(), self._n_rows)
 
     def _levels(self) -> Iterator[U32]:
@@ -139,11 +140,8 @@ class Ranking:
     def _priorities(self, shard: pl.DataFrame) -> U32:
         codes, sets = origins_of(shard)
         names = sorted({name for each in sets for name in each})
-        for name in names[: _SHOWN + 1]:
-            self._seen[name.removeprefix(PREFIX)] = None
         best = dict(zip(names, _first_match(names, self._priority), strict=True))
         of_sets = np.array([min(best[name] for name in each) for each in sets], np.uint32)
-        self._is_listed = self._is_listed or bool((of_sets != _UNLISTED).any())
         return of_sets[codes]
 
 

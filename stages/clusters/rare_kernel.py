@@ -21,52 +21,57 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
+F64 = NDArray[np.float64]
 
 SHORT = 0
 LONG = 1
 """Which prefix a posting is of. The smaller of two similar sets shares a shingle of its short prefix with the long one
 of the larger."""
 
-_SLOTS_PER_ROW = 32
+_SLOTS_PER_UNIT = 32
 """At most; different shingles in one slot only make candidates more, which verification rejects."""
 
 
 class RareIndex(NamedTuple):
-    """Postings of rows under their rarest shingles; a slot is a shingle's last bits."""
+    """Postings of units under their rarest shingles; a slot is a shingle's last bits."""
 
     counts: I32
-    """Rows that have a shingle of this slot: what makes it common or rare."""
+    """Units that have a shingle of this slot: what makes it common or rare."""
     heads: I32
     """Latest posting of each slot, -1 if none: shape (2, slots)."""
-    rows: I32
+    units: I32
     following: I32
-    """Of each posting: its row, and the posting before it in the same slot."""
+    """Of each posting: its unit, and the posting before it in the same slot."""
     n_postings: I64
     keys: U64
-    """Room for the longest row's shingles, rarest first."""
+    """Room for the longest unit's shingles, rarest first."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def empty_index(is_crowded: NDArray[np.bool_], addresses: U64, sizes: I32, threshold: float) -> RareIndex:
-    """Return an index for the rows that crowd a bucket: their shingles counted, none of them posted.
+def empty_index(
+    is_crowding: NDArray[np.bool_], addresses: U64, sizes: I32, scopes: NDArray[np.uint8], thresholds: F64
+) -> RareIndex:
+    """Return an index for the units that crowd a bucket: their shingles counted, none of them posted.
 
-    The order from rare to common is fixed here: by count, then by hash.
+    The order from rare to common is fixed here: by count, then by hash. One order serves all scopes; units of different
+    scopes may meet, and are told apart by who finds them.
     """
-    n_shingles = n_rows = n_postings = longest = 0
-    for row in range(len(sizes)):
-        if is_crowded[row]:
-            n_rows += 1
-            n_shingles += sizes[row]
-            n_postings += short_prefix(sizes[row], threshold) + long_prefix(sizes[row], threshold)
-            longest = max(longest, sizes[row])
+    n_shingles = n_units = n_postings = longest = 0
+    for unit in range(len(sizes)):
+        if is_crowding[unit]:
+            threshold = thresholds[scopes[unit]]
+            n_units += 1
+            n_shingles += sizes[unit]
+            n_postings += short_prefix(sizes[unit], threshold) + long_prefix(sizes[unit], threshold)
+            longest = max(longest, sizes[unit])
     n_slots = 1
-    while n_slots < min(n_shingles, _SLOTS_PER_ROW * n_rows):
+    while n_slots < min(n_shingles, _SLOTS_PER_UNIT * n_units):
         n_slots *= 2
     mask = u32(n_slots - 1)
     counts = np.zeros(n_slots, np.int32)
-    for row in range(len(sizes)):
-        if is_crowded[row]:
-            for value in values_at(addresses[row], sizes[row]):
+    for unit in range(len(sizes)):
+        if is_crowding[unit]:
+            for value in values_at(addresses[unit], sizes[unit]):
                 counts[value & mask] += 1
     heads = np.full((2, n_slots), np.int32(-1))
     # postings are counted from above; memory that is never written is never taken from the machine
@@ -93,9 +98,9 @@ def long_prefix(size: int, threshold: float) -> int:
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def rarest(index: RareIndex, values: U32, threshold: float) -> tuple[int, int]:
-    """Write a row's rare shingles to index.keys, rarest first, and return how many make its short and long prefix.
+    """Write a unit's rare shingles to index.keys, rarest first, and return how many make its short and long prefix.
 
-    Shingles that no other row has belong to both prefixes, but can meet nobody and are left out.
+    Shingles that no other unit has belong to both prefixes, but can meet nobody and are left out.
     """
     mask = u32(len(index.counts) - 1)
     n_alone = n = 0
@@ -113,14 +118,14 @@ def rarest(index: RareIndex, values: U32, threshold: float) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def post(index: RareIndex, row: int, n_short: int, n_long: int) -> None:
-    """Enter a row under the prefixes that `rarest` has just written."""
+def post(index: RareIndex, unit: int, n_short: int, n_long: int) -> None:
+    """Enter a unit under the prefixes that `rarest` has just written."""
     mask = u32(len(index.counts) - 1)
     for k in range(n_long):
         slot = u32(index.keys[k]) & mask
         for prefix in range(SHORT if k < n_short else LONG, LONG + 1):
             posting = index.n_postings[0]
             index.n_postings[0] += 1
-            index.rows[posting] = row
+            index.units[posting] = unit
             index.following[posting] = index.heads[prefix, slot]
             index.heads[prefix, slot] = posting

@@ -17,25 +17,23 @@ U64 = NDArray[np.uint64]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def bitmap_rows(addresses: U64, sizes: I32) -> U64:
-    """Return each row's bitmap: bit k is the parity of the number of its shingles whose last nine bits are k."""
-    bitmaps = np.zeros((len(sizes), WORDS), np.uint64)
-    for row in range(len(sizes)):
-        for value in values_at(addresses[row], sizes[row]):
-            bitmaps[row, (value >> u32(6)) & u32(WORDS - 1)] ^= u64(1) << u64(value & u32(63))
-    return bitmaps
+def fill_bitmaps(addresses: U64, sizes: I32, bitmaps: U64) -> None:
+    """Make each set's bitmap of zeros: bit k is the parity of the number of its members whose last nine bits are k."""
+    for at in range(len(sizes)):
+        for value in values_at(addresses[at], sizes[at]):
+            bitmaps[at, (value >> u32(6)) & u32(WORDS - 1)] ^= u64(1) << u64(value & u32(63))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def differing_bits(bitmaps: U64, row: int, other: int) -> int:
-    """Return in how many bits the bitmaps of two rows differ, which is never more than |A ^ B|.
+def differing_bits(bitmaps: U64, one: int, other: int) -> int:
+    """Return in how many bits the bitmaps of two sets differ, which is never more than |A ^ B|.
 
     A bit differs only if an odd number of the shingles that fall on it are in one set alone (Sandes, Teodoro and Melo,
     Bitmap Filter: Speeding up Exact Set Similarity Joins with Bitwise Operations, 2020).
     """
     n = u64(0)
     for word in range(WORDS):
-        x = bitmaps[row, word] ^ bitmaps[other, word]
+        x = bitmaps[one, word] ^ bitmaps[other, word]
         # a population count: the compiler makes one instruction of it
         x = x - ((x >> u64(1)) & u64(0x5555555555555555))
         x = (x & u64(0x3333333333333333)) + ((x >> u64(2)) & u64(0x3333333333333333))

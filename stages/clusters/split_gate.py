@@ -8,12 +8,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from schemas.errors import GateError
+from schemas.reasons import DropReason
 from stages.clusters.hashes import hash_words
 
 U64 = NDArray[np.uint64]
 
 _SPLITS: Final = ("train", "validation", "test")
 _CODE: Final = np.uint64(3)  # the last two bits of a key hold the split
+_OUTSIDE: Final = (str(DropReason.AGAINST), str(DropReason.CONTAMINATED))
 _SHOWN: Final = 3
 _OF_CLUSTER: Final = "cluster"
 _OF_PROMPT: Final = "first user message"
@@ -30,7 +32,8 @@ class SplitGate:
     """All rows' clusters, and kept rows' prompts, with their splits: read shard by shard, then compared.
 
     Columns: cluster, prompt_hash, split, reason (null: the row is kept). Clusters are compared over all rows, removed ones
-    too; with split_by = "prompt", prompts over those that are kept.
+    too, but for those that are lost to something outside of the corpus, for they are in no cluster of it; with
+    split_by = "prompt", prompts over rows that are kept.
 
     What belongs together has equal keys of 62 bits, so no leak is missed. That strangers have equal keys as well, and so
     stop a build for nothing, has probability n^2 / 2^63: one in 90,000 for 10 million rows.
@@ -52,9 +55,11 @@ class SplitGate:
             wrong = rows["split"].filter(splits.is_null())[0]
             raise ValueError(f"column split: expected one of {', '.join(_SPLITS)}, got {wrong}")
         codes = splits.to_numpy()
-        self._keys[_OF_CLUSTER].append(rows["cluster"].hash().to_numpy() & ~_CODE | codes)
+        # a row that does not count gets the one key that names no split, and is compared with nothing
+        counts = (~rows["reason"].is_in(_OUTSIDE)).fill_null(value=True).to_numpy()
+        keys = rows["cluster"].hash().to_numpy() & ~_CODE | codes
+        self._keys[_OF_CLUSTER].append(np.where(counts, keys, _CODE))
         if _OF_PROMPT in self._kinds:
-            # a row that has no prompt or is not kept gets the one key that names no split, and is compared with nothing
             words = hash_words(rows["prompt_hash"])[:, 0]
             counts = (rows["reason"].is_null() & rows["prompt_hash"].is_not_null()).to_numpy()
             self._keys[_OF_PROMPT].append(np.where(counts, words & ~_CODE | codes, _CODE))

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,44 +14,109 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.conform import conform
+from schemas.scopes import SCOPES
 from schemas.tables import CLUSTERED, SIGNED
-from stages.clusters import CROWD, Clusters, choose_bands, cluster_rows
-from stages.clusters.lists import row_lists
+from stages.clusters import CROWD, Clusters, cluster_rows
+from stages.clusters.bands import choose_bands
 from stages.clusters.pointers import values_at
 from stages.clusters.rare_kernel import LONG, SHORT, empty_index, long_prefix, post, rarest, short_prefix
-from stages.clusters.set_kernel import bitmap_rows, differing_bits, largest_difference, overlap_within
+from stages.clusters.set_kernel import differing_bits, fill_bitmaps, largest_difference, overlap_within
+from stages.clusters.units import read_units
+from stages.dedup import Dedup
 from stages.signatures import sketch_permutations
 from stages.signatures.sketch_kernel import sketch_rows
+
+Text = tuple[str, Sequence[int]]
+"""A scope and the shingles of one text to be compared in it."""
+
+
+def signed_texts(
+    rows: Sequence[Sequence[Text]], *, n_chars: Sequence[int] | None = None, ids: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return the signatures of rows with these texts; n_chars is the number of their shingles, if not said otherwise."""
+    flat = [(scope, np.unique(np.array(values, np.uint32))) for row in rows for scope, values in row if len(values)]
+    starts = np.cumsum([0, *(len(values) for _, values in flat)])
+    a, b = sketch_permutations(128, 1)
+    minhash = sketch_rows(np.concatenate([*(v for _, v in flat), np.empty(0, np.uint32)]), starts, a, b)
+    units = iter(
+        [
+            {
+                "scope": scope,
+                "message": -1,
+                "exact_hash": exact_hash(values),
+                "shingles": values.tolist(),
+                "minhash": sketch.tolist(),
+            }
+            for (scope, values), sketch in zip(flat, minhash, strict=True)
+        ]
+    )
+    names = ids or [f"a.jsonl:{i + 1}" for i in range(len(rows))]
+    every = [np.unique(np.concatenate([np.array(v, np.uint32) for _, v in row] or [[]])) for row in rows]
+    table = pl.DataFrame(
+        {
+            "id": names,
+            "source": [name.rpartition(":")[0] for name in names],
+            "tags": [[] for _ in rows],
+            "score": None,
+            "created": None,
+            "n_chars": n_chars or [sum(len(set(values)) for _, values in row) for row in rows],
+            "content_hash": [0] * len(rows),
+            "text_hash": [exact_hash(values) if len(values) else None for values in every],
+            "prompt_hash": None,
+            "units": [[next(units) for _, values in row if len(values)] for row in rows],
+        },
+        schema={
+            "id": pl.String,
+            "source": pl.String,
+            "tags": pl.List(pl.String),
+            "score": pl.Float64,
+            "created": pl.Datetime("us", "UTC"),
+            "n_chars": pl.Int32,
+            "content_hash": pl.UInt64,
+            "text_hash": pl.Binary,
+            "prompt_hash": pl.Binary,
+            "units": pl.List(
+                pl.Struct(
+                    {
+                        "scope": pl.String,
+                        "message": pl.Int32,
+                        "exact_hash": pl.Binary,
+                        "shingles": pl.List(pl.UInt32),
+                        "minhash": pl.List(pl.UInt32),
+                    }
+                )
+            ),
+        },
+    )
+    assert conform(table.to_arrow(), SIGNED).num_rows == len(rows)
+    return table
+
+
+def exact_hash(values: np.ndarray) -> bytes:
+    return struct.pack(">QQ", len(values), hash(values.astype(np.uint32).tobytes()) % 2**64)
 
 
 def signed(
     sets: Sequence[Sequence[int]], *, n_chars: Sequence[int] | None = None, ids: Sequence[str] | None = None
 ) -> pl.DataFrame:
-    """Return the signatures of rows with these shingles; n_chars is their number, if not said otherwise."""
-    ascending = [np.unique(np.array(values, np.uint32)) for values in sets]
-    starts = np.cumsum([0, *map(len, ascending)])
-    a, b = sketch_permutations(128, 1)
-    values = np.concatenate([*ascending, np.empty(0, np.uint32)])
-    minhash = sketch_rows(values, starts, a, b)
-    exact = [struct.pack(">QQ", len(each), hash(each.tobytes()) % 2**64) for each in ascending]
-    table = pl.DataFrame(
-        {
-            "id": ids or [f"a.jsonl:{i + 1}" for i in range(len(sets))],
-            "n_chars": n_chars or [len(each) for each in ascending],
-            "exact_hash": exact,
-            "shingles": [each.tolist() for each in ascending],
-            "minhash": minhash.tolist(),
-        },
-        schema={
-            "id": pl.String,
-            "n_chars": pl.Int32,
-            "exact_hash": pl.Binary,
-            "shingles": pl.List(pl.UInt32),
-            "minhash": pl.List(pl.UInt32),
-        },
-    )
-    assert conform(table.to_arrow(), SIGNED).num_rows == len(sets)
-    return table
+    """Return the signatures of conversations with these shingles."""
+    return signed_texts([[("conversation", values)] for values in sets], n_chars=n_chars, ids=ids)
+
+
+def cluster(*shards: pl.DataFrame, config: Clusters | None = None, **keywords: Any) -> pl.DataFrame:
+    """Return the fates of all rows, each shard's held against the schema; no loss is too great here."""
+    quiet = msgspec.structs.replace(config or Clusters(), max_source_loss=1.0)
+    tables = list(cluster_rows(shards, quiet, dedup=keywords.pop("dedup", Dedup()), **keywords))
+    for shard, table in zip(shards, tables, strict=True):
+        assert conform(table.to_arrow(), CLUSTERED).num_rows == shard.height
+        assert table["id"].equals(shard["id"])
+    return pl.concat(tables)
+
+
+def order_of(frame: pl.DataFrame) -> list[int]:
+    """Return rows from the longest to the shortest; ids here have one line number each."""
+    line = pl.col("id").str.extract(r"(\d+)$").cast(pl.Int64)
+    return frame.with_row_index().sort(-pl.col("n_chars"), "text_hash", line)["index"].to_list()
 
 
 def jaccard(a: set[int], b: set[int]) -> float:
@@ -92,12 +158,12 @@ def removals(out: pl.DataFrame) -> dict[str, tuple[str, float]]:
 def test_every_planted_pair_at_or_above_the_threshold_is_found_and_none_below(threshold: float) -> None:
     rng = np.random.default_rng(3)
     at, below = planted(threshold, 150, rng), planted(threshold - 0.02, 150, rng)
-    out = cluster_rows(signed(at + below), Clusters(threshold=threshold))
+    out = cluster(signed(at + below), config=Clusters(threshold=threshold))
     found = out["keeper"].is_not_null().to_numpy().reshape(-1, 2).any(axis=1)
     # 150 pairs right at the threshold are found with probability 0.999 each; more similar ones practically always
     assert found[:150].sum() >= 148
     assert not found[150:].any()
-    clear = cluster_rows(signed(planted(min(threshold + 0.05, 1), 300, rng)), Clusters(threshold=threshold))
+    clear = cluster(signed(planted(min(threshold + 0.05, 1), 300, rng)), config=Clusters(threshold=threshold))
     assert clear["keeper"].is_not_null().sum() == 300
 
 
@@ -114,8 +180,8 @@ def test_small_sets_are_removed_as_brute_force_would(
     frame = signed([sorted(values) for values in sets], n_chars=n_chars)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("stages.clusters.CROWD", crowd)  # with 0, every candidate comes from the index of rare shingles
-        out = cluster_rows(frame, Clusters(threshold=threshold, recall=0.9999999 if threshold < 1 else 0.999))
-    order = frame.with_row_index().sort(-pl.col("n_chars"), "exact_hash", "id")["index"].to_list()
+        out = cluster(frame, config=Clusters(threshold=threshold, recall=0.9999999 if threshold < 1 else 0.999))
+    order = order_of(frame)
     expected = greedy(sets, order, threshold)
     ids = frame["id"].to_list()
     assert removals(out) == {ids[row]: (ids[keeper], similarity) for row, (keeper, similarity) in expected.items()}
@@ -127,7 +193,7 @@ def test_every_removed_row_is_as_similar_to_its_keeper_as_it_says() -> None:
     sets = [np.concatenate([rng.choice(base, 80, replace=False), rng.integers(0, 2**32, 4)]) for _ in range(300)]
     for k in range(100):
         sets.append(np.concatenate([sets[k][: 84 - k % 20], rng.integers(0, 2**32, k % 7)]))
-    out = cluster_rows(signed(sets), Clusters())
+    out = cluster(signed(sets))
     rows = {f"a.jsonl:{i + 1}": {int(v) for v in values} for i, values in enumerate(sets)}
     found = removals(out)
     assert len(found) > 50
@@ -142,7 +208,7 @@ def test_every_removed_row_is_as_similar_to_its_keeper_as_it_says() -> None:
 def test_a_chain_of_similar_rows_does_not_collapse_into_one() -> None:
     # each shares 90 of 110 shingles (0.82) with the next, but 80 of 120 (0.67) with the one after
     sets = [list(range(10 * k, 10 * k + 100)) for k in range(4)]
-    out = cluster_rows(signed(sets, n_chars=[400, 300, 200, 100]), Clusters())
+    out = cluster(signed(sets, n_chars=[400, 300, 200, 100]))
     assert out["keeper"].to_list() == [None, "a.jsonl:1", None, "a.jsonl:3"]
     assert out["n_duplicates"].to_list() == [2, 2, 2, 2]
     assert out["cluster"].n_unique() == 2
@@ -151,35 +217,37 @@ def test_a_chain_of_similar_rows_does_not_collapse_into_one() -> None:
 def test_the_keeper_is_the_most_similar_and_of_equals_the_better() -> None:
     left, right = list(range(100)), [*range(75), *range(1000, 1025)]
     between, nearer = [*range(88)], [*range(75), *range(1000, 1020)]
-    out = cluster_rows(signed([left, right, between, nearer], n_chars=[9, 8, 7, 6]), Clusters(threshold=0.7))
+    out = cluster(signed([left, right, between, nearer], n_chars=[9, 8, 7, 6]), config=Clusters(threshold=0.7))
     assert out["keeper"].to_list() == [None, None, "a.jsonl:1", "a.jsonl:2"]
     assert out["similarity"].to_list()[2:] == [0.88, 0.95]
     middle = [*range(75), *range(75, 85), *range(1000, 1010)]  # as similar to the left as to the right
-    out = cluster_rows(signed([right, left, middle], n_chars=[8, 9, 7]), Clusters(threshold=0.7))
+    out = cluster(signed([right, left, middle], n_chars=[8, 9, 7]), config=Clusters(threshold=0.7))
     assert out["keeper"].to_list() == [None, None, "a.jsonl:2"]
 
 
 def test_rows_without_shingles_are_kept_alone() -> None:
-    out = cluster_rows(signed([[], [1, 2], [], [1, 2]]), Clusters())
+    out = cluster(signed([[], [1, 2], [], [1, 2]]))
     assert out["keeper"].to_list() == [None, None, None, "a.jsonl:2"]
     assert out["cluster"].to_list()[::2] == ["a.jsonl:1", "a.jsonl:3"]
     assert out["n_duplicates"].to_list() == [1, 2, 1, 2]
-    assert not out["is_exact"][0]
+    assert out["reason"].to_list() == [None, None, None, "exact_duplicate"]
 
 
 def test_many_copies_of_one_text_leave_one() -> None:
-    out = cluster_rows(signed([list(range(50))] * 5_000), Clusters())
+    out = cluster(signed([list(range(50))] * 5_000))
     assert out["keeper"].null_count() == 1
     assert out["n_duplicates"].to_list() == [5_000] * 5_000
-    assert out["is_exact"].sum() == 4_999
+    assert (out["reason"] == "exact_duplicate").sum() == 4_999
 
 
 def test_the_same_shingles_in_another_sequence_are_near_not_exact() -> None:
-    frame = signed([[1, 2, 3], [1, 2, 3]]).with_columns(exact_hash=pl.Series([b"a" * 16, b"b" * 16]))
-    out = cluster_rows(frame, Clusters())
+    frame = signed([[1, 2, 3], [1, 2, 3]])
+    units = pl.col("units").list.eval(pl.element().struct.with_fields(exact_hash=pl.lit(b"b" * 16)))
+    frame = pl.concat([frame[:1], frame[1:].with_columns(units, text_hash=pl.lit(b"b" * 16))])
+    out = cluster(frame)
     assert out["similarity"].to_list() == [None, 1.0]
-    assert out["is_exact"].to_list() == [False, False]
-    assert out["cluster"].to_list() == ["61" * 16] * 2
+    assert out["reason"].to_list() == [None, "near_duplicate"]
+    assert out["cluster"].to_list() == [exact_hash(np.array([1, 2, 3])).hex()] * 2
 
 
 # --- boilerplate
@@ -200,11 +268,11 @@ def test_duplicates_in_a_crowd_of_boilerplate_are_found_as_brute_force_finds_the
         near[changed] = rng.integers(0, 2**32, len(changed))
         sets.append(near)
     frame = signed(sets, n_chars=[int(n) for n in rng.integers(1, 500, len(sets))])
-    order = frame.with_row_index().sort(-pl.col("n_chars"), "exact_hash", "id")["index"].to_list()
+    order = order_of(frame)
     expected = greedy([set(map(int, values)) for values in sets], order, 0.8)
     ids = frame["id"].to_list()
     assert 100 < len(expected) < 200
-    found = removals(cluster_rows(frame, Clusters()))
+    found = removals(cluster(frame))
     assert found == {ids[row]: (ids[keeper], similarity) for row, (keeper, similarity) in expected.items()}
 
 
@@ -213,8 +281,8 @@ def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
     # any two are 100 / 132 = 0.76 similar, so they share most of their bands
     for n in (500, 1_000):
         sets = [values[:116] for values in boilerplate(n, rng, common=100, own=16)]
-        rows = row_lists(signed(sets)["shingles"])
-        index = empty_index(np.ones(n, np.bool_), rows.addresses, rows.sizes, 0.8)
+        units = read_units(signed(sets))
+        index = empty_index(np.ones(n, np.bool_), units.addresses, units.sizes, units.scopes, np.full(4, 0.8))
         n_met = 0  # through slots that different shingles share
         for row in range(n):
             n_short, n_long = rarest(index, np.unique(sets[row]).astype(np.uint32), 0.8)
@@ -234,13 +302,13 @@ def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
 
 def test_longest_keeps_the_most_characters_and_first_the_lowest_line() -> None:
     frame = signed([[1, 2, 3]] * 3, n_chars=[5, 9, 7], ids=["b.jsonl:10", "b.jsonl:11", "b.jsonl:9"])
-    assert cluster_rows(frame, Clusters(keep="longest"))["keeper"].to_list() == ["b.jsonl:11", None, "b.jsonl:11"]
-    assert cluster_rows(frame, Clusters(keep="first"))["keeper"].to_list() == ["b.jsonl:9", "b.jsonl:9", None]
+    assert cluster(frame, config=Clusters(keep="longest"))["keeper"].to_list() == ["b.jsonl:11", None, "b.jsonl:11"]
+    assert cluster(frame, config=Clusters(keep="first"))["keeper"].to_list() == ["b.jsonl:9", "b.jsonl:9", None]
 
 
 def test_first_goes_by_source_and_then_by_line_even_with_colons_in_the_source() -> None:
     ids = ["b:1", "C:\\a.jsonl:20", "C:\\a.jsonl:3", "a:2:9"]
-    out = cluster_rows(signed([[1, 2, 3]] * 4, ids=ids), Clusters(keep="first"))
+    out = cluster(signed([[1, 2, 3]] * 4, ids=ids), config=Clusters(keep="first"))
     assert out["keeper"].to_list() == ["C:\\a.jsonl:3", "C:\\a.jsonl:3", None, "C:\\a.jsonl:3"]
 
 
@@ -251,12 +319,11 @@ def test_the_order_of_rows_and_chunks_changes_nothing(keep: str) -> None:
     sets = [rng.choice(base[: 110 + k % 40], 100, replace=False) for k in range(120)]
     frame = signed(sets, n_chars=[int(n) for n in rng.integers(1, 9, 120)])
     config = msgspec.convert({"keep": keep, "threshold": 0.75}, Clusters)
-    expected = cluster_rows(frame, config)
+    expected = cluster(frame, config=config)
     assert 10 < expected["keeper"].null_count() < 110
     for _ in range(5):
         order = rng.permutation(120)
-        parts = [frame[order[:50]], frame[order[50:51]], frame[order[51:]]]
-        out = cluster_rows(pl.concat(parts, rechunk=False), config)
+        out = cluster(frame[order[:50]], frame[order[50:51]], frame[:0], frame[order[51:]], config=config)
         assert out["id"].to_list() == frame["id"][order].to_list()
         assert out.sort("id").equals(expected.sort("id"))
 
@@ -277,13 +344,16 @@ def test_bands_are_the_longest_that_reach_the_recall() -> None:
 
 def test_a_threshold_too_low_for_the_sketch_is_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"threshold=0.02 cannot be found.*128 MinHash values; raise threshold"):
-        cluster_rows(signed([[1]]), Clusters(threshold=0.02))
+        cluster(signed([[1]]), config=Clusters(threshold=0.02))
 
 
 def test_sketches_of_different_widths_are_refused() -> None:
-    frame = pl.concat([signed([[1]]), signed([[1]]).with_columns(pl.col("minhash").list.head(64))])
-    with pytest.raises(ValueError, match="expected 128 values in every row, got rows with 64 to 128"):
-        cluster_rows(frame, Clusters())
+    sketch = pl.element().struct.field("minhash").list.head(64)
+    narrow = signed([[1]]).with_columns(pl.col("units").list.eval(pl.element().struct.with_fields(minhash=sketch)))
+    with pytest.raises(ValueError, match="expected 128 values in every signature, got 64 to 128"):
+        cluster(pl.concat([signed([[1]]), narrow]))
+    with pytest.raises(ValueError, match=r"expected one width, got \[64, 128\] values"):
+        cluster(signed([[1]]), narrow)
 
 
 @settings(deadline=None)
@@ -304,32 +374,40 @@ def test_prefixes_leave_out_fewer_shingles_than_similar_sets_must_share(size: in
 
 
 @settings(deadline=None)
-@given(st.sets(st.integers(0, 60)), st.sets(st.integers(0, 60)), st.integers(-1, 70))
+@given(st.sets(st.integers(0, 60), min_size=1), st.sets(st.integers(0, 60), min_size=1), st.integers(-1, 70))
 def test_filters_never_reject_what_is_similar_enough(a: set[int], b: set[int], allowed: int) -> None:
     frame = signed([sorted(a), sorted(b)])
-    rows = row_lists(frame["shingles"])
-    bitmaps = bitmap_rows(rows.addresses, rows.sizes)
+    units = read_units(frame)
+    bitmaps = np.zeros((2, 8), np.uint64)
+    fill_bitmaps(units.addresses, units.sizes, bitmaps)
     difference = len(a ^ b)
     assert differing_bits(bitmaps, 0, 1) <= difference
     left, right = (np.array(sorted(values), np.uint32) for values in (a, b))
     assert overlap_within(left, right, allowed) == (len(a & b) if difference <= allowed else -1)
 
 
-def test_lists_are_read_where_they_lie_in_slices_and_chunks() -> None:
-    column = pl.Series([[1], [2, 3], [], [4, 5, 6], [7]], dtype=pl.List(pl.UInt32))
-    for each in (column, column[1:4], pl.concat([column[3:], column[:2]], rechunk=False)):
-        rows = row_lists(each)
-        read = [values_at(*row).tolist() for row in zip(rows.addresses, rows.sizes, strict=True)]
-        assert read == each.to_list()
+def test_units_are_read_where_they_lie_in_slices_and_chunks() -> None:
+    texts = [[("conversation", [1]), ("turns", [2, 3])], [], [("prompt", [4, 5, 6])], [("answer", [7])]]
+    frame = signed_texts(texts)
+    for each in (frame, frame[1:3], pl.concat([frame[3:], frame[:2]], rechunk=False)):
+        units = read_units(each)
+        read = [values_at(*unit).tolist() for unit in zip(units.addresses, units.sizes, strict=True)]
+        flat = each.explode("units", empty_as_null=False, keep_nulls=False).unnest("units")
+        assert read == flat["shingles"].to_list()
+        assert [SCOPES[code] for code in units.scopes] == flat["scope"].to_list()
+        assert units.exact.tobytes() == b"".join(flat["exact_hash"])
+        assert units.minhash.tolist() == flat["minhash"].to_list()
+        assert each["id"].gather(units.rows).to_list() == flat["id"].to_list()
 
 
 # --- the table
 
 
-def test_the_output_has_the_schema_of_clustered() -> None:
-    out = cluster_rows(signed([[1, 2], [1, 2], []]), Clusters())
-    assert conform(out.to_arrow(), CLUSTERED).num_rows == 3
-    assert conform(cluster_rows(signed([]), Clusters()).to_arrow(), CLUSTERED).num_rows == 0
+def test_rows_without_any_text_are_their_own_clusters() -> None:
+    out = cluster(signed([[1, 2], [1, 2], []]))
+    assert out["cluster"].to_list() == [exact_hash(np.array([1, 2])).hex()] * 2 + ["a.jsonl:3"]
+    assert cluster(signed([])).height == 0
+    assert list(cluster_rows([], Clusters(), dedup=Dedup())) == []
 
 
 def test_memory_mapped_shards_are_clustered_where_they_lie(tmp_path) -> None:
@@ -340,9 +418,7 @@ def test_memory_mapped_shards_are_clustered_where_they_lie(tmp_path) -> None:
         table = conform(part.to_arrow(), SIGNED)
         with pa.ipc.new_file(str(path), SIGNED) as writer:
             writer.write_table(table)
-    tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
-    mapped = pl.DataFrame(pl.from_arrow(pa.concat_tables(tables), rechunk=False))
-    assert mapped["shingles"].n_chunks() == 2
-    out = cluster_rows(mapped, Clusters())
+    mapped = [pl.DataFrame(pl.from_arrow(pa.ipc.open_file(pa.memory_map(str(path))).read_all())) for path in paths]
+    out = cluster(*mapped)
     assert out["keeper"].is_not_null().sum() == 30
-    assert out.sort("id").equals(cluster_rows(frame, Clusters()).sort("id"))
+    assert out.sort("id").equals(cluster(frame).sort("id"))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import GateError
-from stages.clusters.rank import Ranking, best_first, check_keep
+from stages.clusters.rank import Ranking, best_first, check_keep, check_priority
 
 SCHEMA = {
     "id": pl.String,
@@ -122,9 +122,16 @@ def test_a_pattern_knows_two_wild_cards_and_matches_whole(pattern: str, path: st
 
 
 def test_a_priority_that_matches_nothing_is_refused_with_the_names_there_are() -> None:
-    frame = rows({"source": "data/web.jsonl", "tags": ["source:wiki"]})
-    with pytest.raises(GateError, match=r"priority = \['web'\].*none matches any row; sources are .*wiki.*\*name\*"):
-        best_first(frame, ("source",), ("web",))
+    text = r"priority = \['web'\].*none matches any; there are data/web.jsonl, wiki. .*\*name\*"
+    with pytest.raises(GateError, match=text):
+        check_priority(("web",), ["source:wiki", "data/web.jsonl"])
+    with pytest.raises(GateError, match=r"there are 0, 1, 2, 3, 4, \.\.\."):
+        check_priority(("web",), map(str, range(9)))
+    check_priority(("nothing", "wik?"), ["source:wiki", "data/web.jsonl"])
+    check_priority((), ["a"])
+    check_priority(("a",), [])
+    # rows without any of the sources are in an order all the same
+    assert numbers(rows({"n_chars": 1}, {"n_chars": 2}), "source", priority=("web",)) == [1, 0]
 
 
 def test_the_next_criterion_decides_between_equals() -> None:
@@ -192,17 +199,12 @@ def keys_of(row: dict[str, Any], criteria: list[str]) -> list[Any]:
 def test_the_order_is_that_of_sorted_rows_however_they_are_cut_into_shards(
     given: list[dict[str, Any]], criteria: list[str], cut: int
 ) -> None:
-    given = [*given, {**rows_default(), "source": "a", "line": 99}]  # so that the priority matches something
     priority = ("y", "a", "x") if "source" in criteria else ()
     ranking = Ranking(tuple(criteria), priority)
     for part in (given[:cut], given[cut:]):
         ranking.read(rows(*part))
     expected = sorted(range(len(given)), key=lambda i: keys_of(given[i], criteria))
     assert ranking.best_first().tolist() == expected
-
-
-def rows_default() -> dict[str, Any]:
-    return {"n_chars": 1, "score": None, "created": None, "text": None, "content": 5, "tags": []}
 
 
 @settings(deadline=None)

@@ -309,6 +309,10 @@ def test_a_prompt_in_two_splits_is_found_among_kept_rows_if_prompts_are_not_to_b
     check_splits(fates(*CLEAN, ("h", "p", "test", "against")), "prompt")
 
 
+def test_rows_lost_to_something_outside_are_in_no_cluster() -> None:
+    check_splits(fates(*CLEAN, ("e", "r", "train", "against"), ("e", "r", "test", "contaminated")))
+
+
 def test_leaks_across_shards_are_found_and_named_by_number() -> None:
     gate = SplitGate("prompt")
     asked: list[list[int]] = []

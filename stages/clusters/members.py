@@ -1,0 +1,128 @@
+"""Members: the rows that share a bucket with another, gathered from their shards; all others are alone, and kept."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from schemas.scopes import SCOPES
+from stages.clusters.corpus import Corpus, Shared
+from stages.clusters.memory import Memory
+from stages.clusters.units import read_units
+
+if TYPE_CHECKING:
+    from stages.clusters.compare_kernel import Members
+    from stages.clusters.greedy_kernel import Buckets
+
+ATTRIBUTES: Final = ("id", "source", "tags", "score", "created", "n_chars", "content_hash", "text_hash")
+"""What decides which copy stays, and what it is called."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """Members as the kernels take them."""
+
+    rows: pl.DataFrame
+    """Their attributes, in order of rows."""
+    numbers: NDArray[np.int64]
+    """The number of each in the corpus, ascending."""
+    member_of: NDArray[np.int32]
+    """Of each row of the corpus: which member it is, -1 if none."""
+    members: "Members"
+    buckets: "Buckets"
+    owners: list[Any]
+    """What keeps the shingles alive."""
+
+
+def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> Gathered:
+    """Return the rows that share a bucket in some scope, with all their units.
+
+    Memory: 4 bytes for each row of the corpus; for members their attributes, about 130 bytes a unit and 4 for each
+    bucket a unit is in. Shingles stay where they are.
+    """
+    from stages.clusters.compare_kernel import Members
+    from stages.clusters.set_kernel import fill_bitmaps
+
+    member_of = memory.zeros(corpus.n_rows, np.int32)
+    for each in shared:
+        member_of[each.rows[each.n_shared > 0]] = 1
+    numbers = np.flatnonzero(member_of)
+    member_of[:] = -1
+    member_of[numbers] = np.arange(len(numbers), dtype=np.int32)
+
+    frames, owners = [], []
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("row", "scope", "addresses", "sizes", "exact")}
+    unit_of = {each.scope: memory.zeros(len(each.rows), np.int32) for each in shared}
+    done = dict.fromkeys(unit_of, 0)
+    n_units = 0
+    for first, frame in corpus.read():
+        of_frame = member_of[first : first + frame.height]
+        units = read_units(frame)
+        is_in = of_frame[units.rows] >= 0
+        at = np.where(is_in, np.cumsum(is_in) - 1 + n_units, -1).astype(np.int32)
+        for each in shared:
+            mine = at[units.scopes == SCOPES.index(each.scope)]
+            unit_of[each.scope][done[each.scope] : done[each.scope] + len(mine)] = mine
+            done[each.scope] += len(mine)
+        if is_in.any():
+            n_units += int(is_in.sum())
+            owners.append(units.owner)
+            frames.append(frame.select(ATTRIBUTES).filter(pl.Series(of_frame >= 0)))
+            parts["row"].append(of_frame[units.rows[is_in]])
+            parts["scope"].append(units.scopes[is_in])
+            for name in ("addresses", "sizes", "exact"):
+                parts[name].append(getattr(units, name)[is_in])
+    empty = {"row": np.int32, "scope": np.uint8, "addresses": np.uint64, "sizes": np.int32}
+    arrays = {name: np.concatenate([np.empty(0, kind), *parts[name]]) for name, kind in empty.items()}
+    bitmaps = memory.zeros((n_units, 8), np.uint64)
+    fill_bitmaps(arrays["addresses"], arrays["sizes"], bitmaps)
+    members = Members(
+        first_unit=_bounds(arrays["row"].astype(np.int64) * len(SCOPES) + arrays["scope"], len(numbers) * len(SCOPES)),
+        is_reference=numbers >= corpus.n_own,
+        rank=np.zeros(len(numbers), np.int32),
+        bitmaps=bitmaps,
+        exact=np.concatenate([np.empty((0, 2), np.uint64), *parts["exact"]]),
+        **arrays,
+    )
+    buckets = _list_buckets(shared, unit_of, n_units, crowd, memory)
+    return Gathered(
+        rows=pl.concat(frames) if frames else next(corpus.read())[1].select(ATTRIBUTES).clear(),
+        numbers=numbers,
+        member_of=member_of,
+        members=members,
+        buckets=buckets,
+        owners=owners,
+    )
+
+
+def _list_buckets(
+    shared: list[Shared], unit_of: dict[Any, NDArray[np.int32]], n_units: int, crowd: int, memory: Memory
+) -> "Buckets":
+    """Return the buckets of each unit, numbered through all scopes."""
+    from stages.clusters.bucket_kernel import list_buckets
+    from stages.clusters.greedy_kernel import Buckets
+
+    n_of_unit = np.zeros(n_units, np.int64)
+    for each in shared:
+        is_in = each.n_shared > 0
+        n_of_unit[unit_of[each.scope][is_in]] = each.n_shared[is_in]
+    first = np.concatenate([np.zeros(1, np.int64), np.cumsum(n_of_unit)])
+    listed = memory.zeros(int(first[-1]), np.int32)
+    fill = first[:-1].copy()
+    n = 0
+    for each in shared:
+        for band in each.buckets:
+            list_buckets(band, unit_of[each.scope], fill, n, listed)
+        n += len(each.sizes)
+        memory.release(each.buckets)
+    sizes = np.concatenate([np.empty(0, np.int32), *(each.sizes for each in shared)])
+    begin = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(sizes, crowd), dtype=np.int64)])
+    kept = memory.zeros(int(begin[-1]), np.int32)
+    return Buckets(first=first, shared=listed, sizes=sizes, begin=begin, end=begin[:-1].copy(), kept=kept)
+
+
+def _bounds(keys: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return where each of the keys 0:n begins in the ascending `keys`, and the end."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(keys, minlength=n))])
