@@ -4,6 +4,7 @@ Of a large run only narrow columns of clusters/ are scanned, and texts are fetch
 """
 
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -138,16 +139,46 @@ def _largest(run: Path, scan: pl.LazyFrame, top: int) -> list[Cluster]:
         .sort("n_duplicates", "lowest", "cluster", descending=[True, False, False])
         .drop("lowest")
     )
-    columns = ["row", "id", "cluster", "reason", "keeper", "similarity", "scope"]
-    rows = scan.filter(pl.col("cluster").is_in(names["cluster"].implode())).select(columns)
-    members = rows.collect(engine="streaming").sort("row")
+    members = scan.filter(pl.col("cluster").is_in(names["cluster"].implode()))
+    is_compared = pl.col("keeper").is_not_null() & pl.col("similarity").is_not_null()
+    similarity, row = pl.col("similarity").filter(is_compared), pl.col("row").filter(is_compared)
+    facts = members.group_by("cluster").agg(
+        lowest=similarity.min(),
+        highest=similarity.max(),
+        removed=pl.col("reason").drop_nulls().value_counts(name="n"),
+        scopes=pl.col("scope").drop_nulls().value_counts(name="n"),
+        least=row.sort_by(similarity, row).first(),
+    )
+    by_name = {row["cluster"]: row for row in facts.collect(engine="streaming").iter_rows(named=True)}
+    sources = _sources(run, members, names["cluster"])
+    least = {row["row"]: row for row in _rows(scan, [row["least"] for row in by_name.values()])}
+    texts = conversations(run, {row[key] for row in least.values() for key in ("id", "keeper")})
+    return [
+        Cluster(
+            cluster=name,
+            n_duplicates=n,
+            removed=_ordered({pair["reason"]: pair["n"] for pair in by_name[name]["removed"]}),
+            lowest=by_name[name]["lowest"],
+            highest=by_name[name]["highest"],
+            scopes=_ordered({pair["scope"]: pair["n"] for pair in by_name[name]["scopes"]}),
+            sources=_ordered(sources[name]),
+            least=_pair(least[at], texts) if (at := by_name[name]["least"]) is not None else None,
+        )
+        for name, n in names.iter_rows()
+    ]
+
+
+def _sources(run: Path, members: pl.LazyFrame, names: pl.Series) -> dict[str, Counter[str]]:
+    """Return how many members of each cluster are from where, file by file: a cluster may hold much of the corpus."""
+    number = pl.col("cluster").replace_strict(names, list(range(len(names))), return_dtype=pl.UInt32)
+    rows = members.select("row", number.alias("number")).collect(engine="streaming").sort("row")
+    counts = {name: Counter[str]() for name in names}
     signed = files_of(need_manifest(run, "signatures"))
-    tags = take(run / "signatures", signed, members["row"].to_list(), ["id", "tags"])
-    members = members.with_columns(source=_source_names(tags)) if tags.height else members
-    by_name = {str(key[0]): frame for key, frame in members.group_by("cluster")}
-    drafts = [(name, n, by_name[name], _least(by_name[name])) for name, n in names.iter_rows()]
-    texts = conversations(run, {id_ for *_, least in drafts if least for id_ in (least["id"], least["keeper"])})
-    return [_cluster(name, n, frame, least, texts) for name, n, frame, least in drafts]
+    for part, tags in take(run / "signatures", signed, rows["row"].cast(pl.Int64).to_numpy(), ["id", "tags"]):
+        named = pl.DataFrame({"number": rows["number"][part], "source": _source_names(tags)})
+        for at, source, n in named.group_by("number", "source").len().iter_rows():
+            counts[names[at]][source] += n
+    return counts
 
 
 def _source_names(rows: pl.DataFrame) -> pl.Series:
@@ -156,28 +187,15 @@ def _source_names(rows: pl.DataFrame) -> pl.Series:
     return rows.select(pl.coalesce(named, pl.col("id").str.extract(_PATH), pl.col("id"))).to_series()
 
 
-def _least(members: pl.DataFrame) -> Row | None:
-    pairs = members.filter(pl.col("similarity").is_not_null() & pl.col("keeper").is_not_null()).sort(
-        "similarity", "row"
-    )
-    return pairs.row(0, named=True) if pairs.height else None
+def _rows(scan: pl.LazyFrame, numbers: Sequence[int | None]) -> Iterator[Row]:
+    """Yield all columns of the rows with these numbers."""
+    wanted = pl.Series([number for number in numbers if number is not None], dtype=pl.get_index_type())
+    return scan.filter(pl.col("row").is_in(wanted.implode())).collect(engine="streaming").iter_rows(named=True)
 
 
-def _cluster(name: str, n: int, members: pl.DataFrame, least: Row | None, texts: dict[str, Row]) -> Cluster:
-    return Cluster(
-        cluster=name,
-        n_duplicates=n,
-        removed=_counted(members["reason"]),
-        lowest=members["similarity"].min(),  # type: ignore[arg-type]  # of a column of floats
-        highest=members["similarity"].max(),  # type: ignore[arg-type]
-        scopes=_counted(members["scope"]),
-        sources=_counted(members["source"]),
-        least=_pair(least, texts) if least else None,
-    )
-
-
-def _counted(values: pl.Series) -> dict[str, int]:
-    return dict(Counter(values.drop_nulls().to_list()).most_common())
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return counts, the greatest first."""
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _pair(row: Row, texts: dict[str, Row]) -> Pair:
@@ -204,10 +222,8 @@ def _overlaps(run: Path, rows: pl.LazyFrame, other: str, share: str) -> list[Ove
         .collect(engine="streaming")
         .sort("rows", "file", descending=[True, False])
     )
-    shown = files["examples"].head(FILES).explode().drop_nulls().sort()
-    examples = {
-        row["row"]: row for row in rows.filter(pl.col("row").is_in(shown.implode())).collect().iter_rows(named=True)
-    }
+    shown = [number for numbers in files["examples"].head(FILES) for number in numbers]
+    examples = {row["row"]: row for row in _rows(rows, shown)}
     texts = conversations(run, {row[key] for row in examples.values() for key in ("id", other)})
     return [
         Overlaps(

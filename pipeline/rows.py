@@ -4,9 +4,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.manifest import FileRecord, Manifest, read_manifest
 from schemas.settings import ConfigError, Document, read_toml, suggest
@@ -61,20 +63,18 @@ def find(directory: Path, files: Sequence[FileRecord], wanted: str) -> tuple[int
     return None
 
 
-def take(directory: Path, files: Sequence[FileRecord], rows: Sequence[int], columns: Sequence[str]) -> pl.DataFrame:
-    """Return some columns of the rows with these numbers, which ascend."""
-    parts: list[pa.Table] = []
+def take(
+    directory: Path, files: Sequence[FileRecord], rows: NDArray[np.int64], columns: Sequence[str]
+) -> Iterator[tuple[slice, pl.DataFrame]]:
+    """Yield (which of `rows`, their columns) file by file; `rows` are numbers that ascend."""
     first = at = 0
     for file in files:
-        until = at
-        while until < len(rows) and rows[until] < first + file.rows:
-            until += 1
+        until = int(np.searchsorted(rows, first + file.rows))
         if until > at:
             with pa.memory_map(str(directory / file.path)) as source:
                 table = pa.ipc.open_file(source).read_all().select(list(columns))
-                parts.append(table.take(pa.array([row - first for row in rows[at:until]], pa.int64())))
+                yield slice(at, until), _frame(table.take(pa.array(rows[at:until] - first)))
         at, first = until, first + file.rows
-    return _frame(pa.concat_tables(parts)) if parts else pl.DataFrame(schema=list(columns))
 
 
 def conversations(run: Path, wanted: Collection[str]) -> dict[str, Row]:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from pipeline.rows import conversations, files_of, find, need_manifest, row_at, settings, take
@@ -27,8 +28,9 @@ def test_rows_are_found_by_number_and_by_id_over_all_shards(run):
 
 @pytest.mark.parametrize("rows", [[0], [1, 2], [0, 1, 2], [2], []])
 def test_columns_of_chosen_rows_are_taken_in_order(run, rows):
-    taken = take(run / "length", files_of(need_manifest(run, "length")), rows, ["id"])
-    assert taken["id"].to_list() == [["a:1", "a:2", "b:1"][row] for row in rows]
+    taken = list(take(run / "length", files_of(need_manifest(run, "length")), np.array(rows, np.int64), ["id"]))
+    assert [row for part, _ in taken for row in rows[part]] == rows
+    assert [id_ for _, frame in taken for id_ in frame["id"]] == [["a:1", "a:2", "b:1"][row] for row in rows]
 
 
 def test_conversations_come_from_the_run_its_references_and_the_runs_it_names(run, tmp_path):

@@ -1,0 +1,55 @@
+"""What a build says at its end of duplicates, contamination and splits."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.config import load_config
+from pipeline.execute import Timing
+from pipeline.run import Built
+from pipeline.summary import summary
+from schemas.manifest import Manifest, Totals
+
+
+def said(tmp_path: Path, counts: dict[str, int]) -> list[str]:
+    (tmp_path / "my.toml").write_text('run = "runs/my"\n[source]\ninputs = ["a"]\n')
+    totals = {
+        "clusters": Totals(rows_in=1000, kept=1000, dropped={}, counts=counts),
+        "pack": Totals(rows_in=700, kept=700, dropped={}, tokens=10),
+    }
+    manifests = {
+        name: Manifest(stage=name, key="", libraries={}, totals=of_stage, shards=())
+        for name, of_stage in totals.items()
+    }
+    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
+    built = Built(manifests=manifests, timings=[Timing("pack", 0, 700, 1.0, 0.0)], n_shards=1)
+    summary(console, load_config(tmp_path / "my.toml"), built, command="chatloom train")
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_contamination_that_is_only_reported_is_mentioned_with_where_to_look(tmp_path):
+    lines = said(tmp_path, {"contaminated/data/eval.jsonl": 12})
+    assert (
+        "note: 12 row(s) contain records of data/eval.jsonl (reported, not dropped): chatloom duplicates runs/my"
+        in lines
+    )
+
+
+def test_the_largest_loss_is_mentioned_if_it_is_large(tmp_path):
+    lines = said(tmp_path, {"rows/a.jsonl": 1000, "lost/a.jsonl": 300, "rows/b.jsonl": 1000, "lost/b.jsonl": 200})
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert notes == ["note: a.jsonl lost 300 of 1,000 rows (30.0 %) to duplicates: chatloom duplicates runs/my"]
+
+
+@pytest.mark.parametrize("counts", [{}, {"rows/a.jsonl": 1000, "lost/a.jsonl": 10, "reason/near_duplicate": 10}])
+def test_nothing_is_mentioned_where_nothing_is_remarkable(tmp_path, counts):
+    assert not [line for line in said(tmp_path, counts) if line.startswith("note: ")]
+
+
+def test_splits_are_said_in_one_line(tmp_path):
+    lines = said(tmp_path, {"split/train": 650, "split/validation": 30, "split/test": 20})
+    assert "splits: train 650 (92.9 %), validation 30 (4.3 %), test 20 (2.9 %)" in lines
+    assert lines[-1].startswith("done: 700 conversations")
