@@ -1,6 +1,6 @@
 """What clusters found in a shard, counted for the manifest."""
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import polars as pl

@@ -38,7 +38,7 @@ TAGS = [["source:w"], [], ["source:w"], [], ["source:w", "x"], [], [], []]
 
 def test_everything_that_happened_to_a_shard_is_counted() -> None:
     rows = signed([{}] * 8, source="d/a.jsonl", tags=TAGS)
-    assert count_duplicates(OUT, rows, config=None) == {
+    assert count_duplicates(OUT, rows, None) == {
         "rows/d/a.jsonl": 8,
         "lost/d/a.jsonl": 6,
         "rows/source:w": 3,
@@ -60,8 +60,8 @@ def test_everything_that_happened_to_a_shard_is_counted() -> None:
 
 def test_counts_of_shards_add_up() -> None:
     rows = signed([{}] * 8, tags=TAGS)
-    whole = count_duplicates(OUT, rows, config=None)
-    parts = [count_duplicates(OUT[part], rows[part], config=None) for part in (slice(0, 3), slice(3, 3), slice(3, 8))]
+    whole = count_duplicates(OUT, rows, None)
+    parts = [count_duplicates(OUT[part], rows[part], None) for part in (slice(0, 3), slice(3, 3), slice(3, 8))]
     assert parts[1] == {}
     assert {name: sum(part.get(name, 0) for part in parts) for name in whole} == whole
 
@@ -69,5 +69,5 @@ def test_counts_of_shards_add_up() -> None:
 def test_every_similarity_falls_into_the_band_that_begins_at_or_below_it() -> None:
     for k in range(1, 21):
         for similarity, band in ((k / 20, k), (k / 20 - 1e-6, k - 1)):
-            counts = count_duplicates(clustered(near(similarity)), signed([{}]), config=None)
+            counts = count_duplicates(clustered(near(similarity)), signed([{}]), None)
             assert f"similarity/{band / 20:.2f}" in counts
