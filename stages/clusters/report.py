@@ -20,7 +20,7 @@ _BAND: Final = 0.05
 _MOST_SOURCES: Final = 64
 
 
-def count_duplicates(out: pl.DataFrame, signed: pl.DataFrame, config: Any) -> dict[str, int]:  # noqa: ARG001
+def count_duplicates(out: pl.DataFrame, signed: pl.DataFrame, _config: object) -> dict[str, int]:
     """Return the counts of a shard (schemas.tables.CLUSTERED); `signed` has its rows in schemas.tables.SIGNED.
 
     All add up over shards; none is 0, but "lost/<origin>".
