@@ -30,7 +30,8 @@ _LOOK_SECONDS: Final = 0.3
 
 Done = tuple[dict[str, ShardRecord], list[Timing]]
 _Reading = Any
-"""Three numbers in memory that workers share: what a corpus stage reads, how many of its shards it has read, of how many."""
+"""Three numbers in memory that workers share: how many shards there are of what a corpus stage reads, which of the things that
+it reads this is, and how many of them it has read. The last is written last, and tells that there is something new."""
 
 
 class WorkerDiedError(UserError):
@@ -101,12 +102,14 @@ class Workers:
             for _ in range(self._n_workers - 1):
                 self._pool.submit(_get_ready, tuple(then))
             before = 0
-            while wait([future], timeout=_LOOK_SECONDS).not_done:
-                which, n_read, n_shards = self._reading
+            while True:
+                waiting = wait([future], timeout=_LOOK_SECONDS).not_done
+                n_shards, which, n_read = self._reading
                 if n_read != before:
                     watch(task.names[which], n_read, n_shards)
                 before = n_read
-            return future.result()
+                if not waiting:
+                    return future.result()
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -170,7 +173,7 @@ def _run_corpus(name: str, task: CorpusTask) -> tuple[list[ShardRecord], list[Ti
     store, settings, reading = _mine()
 
     def watch(read: str, n_read: int, n_shards: int) -> None:
-        reading[:] = task.names.index(read), n_read, n_shards
+        reading[:] = n_shards, task.names.index(read), n_read
 
     return run_corpus(store, by_name(name), settings, task, watch)
 

@@ -1,6 +1,7 @@
 """Laws that hold for every stage, whatever it does; a new stage is held to them by being in GRAPH."""
 
 import copy
+import dataclasses
 import random
 import re
 from collections import Counter
@@ -8,6 +9,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pyarrow as pa
 import pytest
@@ -16,10 +18,12 @@ from polars.testing import assert_frame_equal
 from pipeline.assets import load_assets
 from pipeline.config import load_config
 from pipeline.execute import Settings, as_frame, call_stage
-from pipeline.graph import GRAPH, NAMES, Stage
+from pipeline.graph import GRAPH, NAMES, Stage, by_name
+from pipeline.scratch import Scratch
 from pipeline.source import read_chunk, scan
 from schemas.conform import conform
 from schemas.tables import dropped_schema
+from stages.dedup import Dedup
 from tests.corpus import write_config, write_corpus
 
 CORPUS = [stage for stage in GRAPH if stage.scope == "corpus"]
@@ -166,6 +170,25 @@ def test_order_independence_rows_do_not_know_their_place(world, stage, seed):
     random.Random(seed).shuffle(shards)
     out = pl.concat(world.run_corpus(stage, shards))
     assert_frame_equal(out.sort("id"), world.out[stage.name].sort("id"))
+
+
+@pytest.mark.parametrize("stage", CORPUS, ids=lambda s: s.name)
+def test_how_much_memory_there_is_changes_nothing(world, stage, tmp_path):
+    configs = dict(world.settings.configs)
+    configs[stage.name] = msgspec.structs.replace(configs[stage.name], memory=1e-9)
+    settings = dataclasses.replace(world.settings, configs=configs)
+    references = {name: [] for name in stage.references}
+    spill = Scratch(tmp_path)
+    out = call_stage(stage, [cut(world.inputs(stage)[0], 50)], settings, references=references, spill=spill)
+    assert_frame_equal(pl.concat(out), world.out[stage.name])
+
+
+def test_dedup_takes_the_splits_that_clusters_drew(world):
+    stage = by_name("dedup")
+    configs = dict(world.settings.configs) | {"dedup": Dedup(validation=0.4, test=0.1, split_by="cluster", seed=9)}
+    assert set(stage.neutral) == set(Dedup.__struct_fields__)
+    out = call_stage(stage, world.inputs(stage), dataclasses.replace(world.settings, configs=configs))
+    assert_frame_equal(out, world.out["dedup"])
 
 
 def test_each_stage_reads_what_comes_before_it():

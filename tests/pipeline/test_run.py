@@ -13,8 +13,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipeline import pool
 from pipeline.config import load_config
 from pipeline.graph import NAMES
+from pipeline.progress import Progress
 from pipeline.run import build
 from schemas.errors import GateError
 from schemas.manifest import read_manifests
@@ -208,6 +210,21 @@ def test_until_stops_there(tmp_path, corpus):
     assert not (tmp_path / "run" / "signatures").exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_watcher_hears_how_much_of_the_corpus_is_read(tmp_path, corpus, workers, monkeypatch):
+    class Heard(Progress):
+        def reading(self, stage, name, n_read, n_shards) -> None:
+            heard.append((stage, name, n_read, n_shards))
+
+    heard: list[tuple[str, str, int, int]] = []
+    monkeypatch.setattr(pool, "ENOUGH_BYTES", 0)
+    config = load_config(write_config(tmp_path, corpus))
+    n = build(config, workers=workers, until="clusters", progress=Heard()).n_shards
+    stage, name, n_read, n_shards = heard[-1]
+    assert (stage, name, n_shards) == ("clusters", "signatures", n)
+    assert n_read >= n
+
+
 def start(path: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys, pipeline.pool\n"
@@ -226,7 +243,9 @@ def start(path: Path) -> subprocess.Popen[bytes]:
 
 
 def test_killed_at_any_moment_the_next_build_ends_with_the_same_bytes(tmp_path, corpus):
-    path = write_config(tmp_path, corpus, shard_bytes=4 << 10)
+    others = write_corpus(tmp_path / "others.jsonl", 60, seed=3)
+    clusters = f'[clusters]\nagainst = ["{others}"]\nevaluations = ["{others}"]\nmax_source_loss = 1\n'
+    path = write_config(tmp_path, corpus, shard_bytes=4 << 10, extra=clusters)
     began = time.monotonic()
     assert start(path).wait() == 0
     duration = time.monotonic() - began
