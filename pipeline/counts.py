@@ -14,6 +14,7 @@ _TEXTS: Final = {
     "turns/masked_empty": "turn(s) that say nothing but their stop, left untrained",
     "notes/*": "time(s) that the template left something out (column notes): {0}",
     "scoped/*": "match(es) of [[render.scoped]] rule {0}",
+    "texts/*": "text(s) to compare in scope {0}",
     "scope/*": "row(s) removed as duplicates in scope {0}",
     "rows/proven": "row(s) whose tokens spell the text byte for byte",
     "rows/by_offsets": "row(s) whose tokens are placed by the offsets of `tokenizers`",

@@ -40,6 +40,8 @@ class Pair(msgspec.Struct, frozen=True):
     row: Words
     other: Words
     share: float
+    reason: str | None
+    """Why the row is removed; null for one that is kept."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ class Overlaps(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str
     rows: int
+    kept: int
+    """Those of them that are kept."""
     records: int
     """Records of that file which they are similar to or contain."""
     examples: list[Pair]
@@ -205,6 +209,7 @@ def _pair(row: Row, texts: dict[str, Row]) -> Pair:
         Words(row["id"], None if lines[0] is None else ours),
         Words(row["keeper"], None if lines[1] is None else theirs),
         row["similarity"],
+        row["reason"],
     )
 
 
@@ -214,11 +219,11 @@ def _line(id_: str, scope: Scope | None, texts: dict[str, Row]) -> str | None:
 
 def _overlaps(run: Path, rows: pl.LazyFrame, other: str, share: str) -> list[Overlaps]:
     """Return what `rows` have in common with the files of the records that the column `other` names, by file."""
-    named = rows.select("row", "id", "scope", other, share, file=pl.coalesce(pl.col(other).str.extract(_PATH), other))
+    named = rows.select("row", "reason", other, share, file=pl.coalesce(pl.col(other).str.extract(_PATH), other))
     extreme = pl.col("row").sort_by(share, "row", descending=[share == "overlap", False]).head(EXAMPLES)
     files = (
         named.group_by("file")
-        .agg(rows=pl.len(), records=pl.col(other).n_unique(), examples=extreme)
+        .agg(rows=pl.len(), kept=pl.col("reason").null_count(), records=pl.col(other).n_unique(), examples=extreme)
         .collect(engine="streaming")
         .sort("rows", "file", descending=[True, False])
     )
@@ -229,10 +234,11 @@ def _overlaps(run: Path, rows: pl.LazyFrame, other: str, share: str) -> list[Ove
         Overlaps(
             file=file,
             rows=n,
+            kept=n_kept,
             records=n_records,
             examples=[_example(examples[at], other, share, texts) for at in numbers if at in examples],
         )
-        for file, n, n_records, numbers in files.iter_rows()
+        for file, n, n_kept, n_records, numbers in files.iter_rows()
     ]
 
 
@@ -245,4 +251,5 @@ def _example(row: Row, other: str, share: str, texts: dict[str, Row]) -> Pair:
         Words(row["id"], None if text is None else words_around(text, record or "")),
         Words(row[other], None if record is None else record[:EXCERPT]),
         row[share],
+        row["reason"],
     )

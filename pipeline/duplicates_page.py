@@ -73,13 +73,17 @@ def _cluster(cluster: Cluster, width: int) -> Iterator[Text]:
     others = f", {sum(n for _, n in sources[3:]):,} from {len(sources) - 3:,} others" if sources[3:] else ""
     yield Text(printable(f"{', '.join(said)}: {', '.join(f'{name} {n:,}' for name, n in sources[:3])}{others}"), "cyan")
     if cluster.least is not None:
-        yield from _pair(cluster.least, ("kept", "removed"), f"{cluster.least.share:.3f}", width, other_first=True)
+        names = (_keeper(cluster.least.reason), "removed")
+        yield from _pair(cluster.least, names, f"{cluster.least.share:.3f}", width)
 
 
-def _pair(pair: Pair, names: tuple[str, str], share: str, width: int, *, other_first: bool) -> Iterator[Text]:
-    words = (pair.other, pair.row) if other_first else (pair.row, pair.other)
+def _keeper(reason: str | None) -> str:
+    return "against" if reason == DropReason.AGAINST else "kept"
+
+
+def _pair(pair: Pair, names: tuple[str, str], share: str, width: int) -> Iterator[Text]:
     column = max(map(len, names)) + 2
-    for i, (name, one) in enumerate(zip(names, words, strict=True)):
+    for i, (name, one) in enumerate(zip(names, (pair.other, pair.row), strict=True)):
         note = f"  {share}" if i else ""
         yield Text.assemble(f"  {name:<{column}}", printable(one.id), (note, "bold"))
         yield Text(f"  {'':<{column}}{_words(one, width - column - 2)}", "dim" if one.text is None else "")
@@ -106,19 +110,22 @@ def _sources(facts: Survey) -> Table:
 
 def _overlaps(found: list[Overlaps], verb: str, width: int) -> Iterator[Text]:
     for one in found[:FILES]:
-        yield Text(printable(f"{one.rows:,} row(s) {verb} {one.records:,} record(s) of {one.file}"), "cyan")
+        stay = f"; {one.kept:,} of the rows stay" if verb == "contain" else ""
+        yield Text(printable(f"{one.rows:,} row(s) {verb} {one.records:,} record(s) of {one.file}{stay}"), "cyan")
         for pair in one.examples:
             note = f"contains {pair.share:.3f} of it" if verb == "contain" else f"similarity {pair.share:.3f}"
-            yield from _pair(pair, ("record", "row"), note, width, other_first=True)
+            if verb == "contain" and pair.reason:
+                note += f", dropped: {pair.reason}"
+            yield from _pair(pair, ("record", "row"), note, width)
     if rest := found[FILES:]:
         yield Text(f"{sum(one.rows for one in rest):,} row(s) with records of {len(rest):,} other files")
 
 
 def _advice(facts: Survey) -> str:
-    if facts.contaminated == "drop":
-        return 'these rows are dropped ([clusters] contaminated = "drop")'
+    if not any(one.kept for one in facts.evaluations):
+        return "none of these rows stays"
     return (
-        'these rows are kept: look whether the texts are the same, then set [clusters] contaminated = "drop" to drop them '
+        'these rows stay: look whether the texts are the same, then set [clusters] contaminated = "drop" to drop them '
         "(or raise [clusters] overlap, the share from which on a row counts)"
     )
 
@@ -132,7 +139,8 @@ def _story(run: Path, facts: Story, in_colour: bool) -> Iterator[Text | Table]:
     else:
         yield Text(f"kept, in {row.split}")
     if row.keeper:
-        yield Text(printable(f"keeper: {row.keeper}{_how(row.similarity, row.scope)}"))
+        name = "similar to" if row.reason == DropReason.AGAINST else "keeper"
+        yield Text(printable(f"{name}: {row.keeper}{_how(row.similarity, row.scope)}"))
     yield Text(f"cluster: {facts.cluster}, {facts.n_duplicates:,} row(s)")
     for member in facts.members[:MEMBERS]:
         fate = member.reason or f"kept, in {member.split}"
@@ -143,7 +151,7 @@ def _story(run: Path, facts: Story, in_colour: bool) -> Iterator[Text | Table]:
     if facts.beside is not None and facts.beside.keeper:
         removed, keeper = facts.beside.id, facts.beside.keeper
         yield Text(f"\n{_compared(facts)}; what differs is {_marks(in_colour)}", "bold")
-        yield _beside(facts.texts, ("removed", removed), ("kept", keeper), in_colour)
+        yield _beside(facts.texts, ("removed", removed), (_keeper(facts.beside.reason), keeper), in_colour)
     if facts.evaluation is not None and facts.overlap is not None:
         yield Text(
             printable(f"\nit contains {facts.overlap:.3f} of the evaluation record {facts.evaluation}"), "bold yellow"
@@ -161,7 +169,8 @@ def _compared(facts: Story) -> str:
     assert facts.beside is not None
     what = {"prompt": "first user messages", "answer": "last answers"}.get(facts.beside.scope or "", "conversations")
     if facts.beside.id == facts.row.id:
-        return f"the {what}, this row's and its keeper's"
+        whose = "that of [clusters] against" if facts.row.reason == DropReason.AGAINST else "its keeper's"
+        return f"the {what}, this row's and {whose}"
     return f"the {what} of this row and of the one least like it that was removed for it"
 
 

@@ -100,7 +100,9 @@ def _beside(values: Row) -> dict[str, str]:
         beside[values["evaluation"]] = f"it contains {values['overlap']:.3f} of the evaluation record"
     if values.get("keeper") and values.get("similarity") is not None:
         scope = f" in scope {values['scope']}" if values.get("scope") else ""
-        beside[values["keeper"]] = f"kept in its place (similarity {values['similarity']:.3f}{scope})"
+        reason = values.get("drop_reason") or values.get("reason")
+        what = "of [clusters] against" if reason == DropReason.AGAINST else "kept in its place"
+        beside[values["keeper"]] = f"{what} (similarity {values['similarity']:.3f}{scope})"
     return beside
 
 

@@ -90,7 +90,7 @@ def test_the_largest_cluster_comes_first_with_its_least_similar_row(run):
     assert cats.scopes == {"conversation": 2, "prompt": 1}
     assert cats.sources == {"b.jsonl": 2, "a.jsonl": 1, "source:web": 1}
     # the pair is shown by what was compared, here the first user message alone
-    assert cats.least == Pair(Words("b.jsonl:2", DOG), Words("a.jsonl:1", CAT), 0.8)
+    assert cats.least == Pair(Words("b.jsonl:2", DOG), Words("a.jsonl:1", CAT), 0.8, "near_duplicate")
     assert nothing.cluster == "nothing"
 
 
@@ -131,14 +131,37 @@ def test_a_contaminated_row_is_shown_beside_the_record_that_it_contains(run):
             Words("a.jsonl:3", "What is the capital of Peru? I was asked that. Yes."),
             Words("eval.jsonl:7", "Q: What is the capital of Peru? Lima"),
             0.75,
+            None,
         )
     ]
+
+
+def test_rows_with_evaluation_records_that_are_removed_anyway_are_told_from_those_that_stay(tmp_path, capsys):
+    ids = [f"a.jsonl:{i}" for i in range(1, 4)]
+    told = {"evaluation": "e.jsonl:1", "overlap": 0.9}
+    fates = [fate(ids[0], "c", 2, **told), removed(ids[1], "c", 2, ids[0], 0.95, **told), fate(ids[2], "d")]
+    run = write_run(tmp_path, [[conversation(id_, asked("x")) for id_ in ids]], [fates])
+    (found,) = survey(run, top=1).evaluations
+    assert (found.rows, found.kept, found.records) == (2, 1, 1)
+    main(["duplicates", str(run)])
+    out = capsys.readouterr().out
+    assert "2 row(s) contain 1 record(s) of e.jsonl; 1 of the rows stay" in out
+    assert "contains 0.900 of it, dropped: near_duplicate" in out
+    assert "these rows stay: " in out
+
+
+def test_where_no_contaminated_row_stays_there_is_nothing_to_do(tmp_path, capsys):
+    row = fate("a.jsonl:1", "c", reason="contaminated", evaluation="e.jsonl:1", overlap=0.9)
+    main(["duplicates", str(write_run(tmp_path, [[conversation("a.jsonl:1", asked("x"))]], [[row]]))])
+    assert "none of these rows stays" in capsys.readouterr().out
 
 
 def test_a_row_like_one_of_another_file_is_shown_beside_it(run):
     (found,) = survey(run, top=1).against
     assert (found.file, found.rows, found.records) == ("old.jsonl", 1, 1)
-    assert found.examples == [Pair(Words("b.jsonl:4", "你好世界 Yes."), Words("old.jsonl:3", "你好，世界 Yes."), 0.95)]
+    assert found.examples == [
+        Pair(Words("b.jsonl:4", "你好世界 Yes."), Words("old.jsonl:3", "你好，世界 Yes."), 0.95, "against")
+    ]
 
 
 def test_the_page_says_it_in_order(run, capsys):
@@ -152,7 +175,7 @@ def test_the_page_says_it_in_order(run, capsys):
         f"           {CAT}",
         "  removed  b.jsonl:2  0.800",
         f"           {DOG}",
-        "1 row(s) contain 1 record(s) of eval.jsonl",
+        "1 row(s) contain 1 record(s) of eval.jsonl; 1 of the rows stay",
         "  record  eval.jsonl:7",
         "  row     a.jsonl:3  contains 0.750 of it",
         "1 row(s) are similar to 1 record(s) of old.jsonl",
@@ -161,9 +184,7 @@ def test_the_page_says_it_in_order(run, capsys):
     places = [lines.index(line) for line in wanted]
     assert places == sorted(places)
     (advice,) = [line for line in lines if "contaminated" in line]
-    assert advice.startswith(
-        "these rows are kept: look whether the texts are the same, then set [clusters] contaminated"
-    )
+    assert advice.startswith("these rows stay: look whether the texts are the same, then set [clusters] contaminated")
     assert [line.split() for line in lines if line.startswith(("source:web ", "b.jsonl ", "a.jsonl "))] == [
         ["source:web", "30", "of", "120", "rows", "25.0", "%"],
         ["b.jsonl", "2", "of", "4", "rows", "50.0", "%"],
@@ -197,6 +218,14 @@ def test_a_removed_row_is_shown_beside_its_keeper_word_by_word(run, capsys):
     assert "the first user messages, this row's and its keeper's; what differs is between ⟦ and ⟧" in out
     assert "user: A ⟦dog⟧ sat on the mat and looked at me." in out
     assert "user: A ⟦cat⟧ sat on the mat and looked at me." in out
+
+
+def test_a_row_like_one_of_against_is_not_said_to_have_a_keeper_in_the_run(run, capsys):
+    main(["duplicates", str(run), "--id", "b.jsonl:4"])
+    out = capsys.readouterr().out
+    assert "similar to: old.jsonl:3  similarity 0.950 (conversation)" in out
+    assert "against: old.jsonl:3" in out
+    assert "keeper:" not in out
 
 
 def test_a_keeper_is_shown_beside_the_least_similar_row_removed_for_it(run):

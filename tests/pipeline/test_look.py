@@ -35,13 +35,13 @@ def shown(run: Path, stage: str, id_: str) -> list[str]:
 @pytest.mark.parametrize(
     ("id_", "keeper", "how", "text", "own"),
     [
-        ("a:2", "a:1", "similarity 0.875 in scope prompt", "cat", "Cat!"),
-        ("a:3", "old:1", "similarity 0.900 in scope conversation", "the old dog", "old dog"),
+        ("a:2", "a:1", "kept in its place (similarity 0.875 in scope prompt)", "cat", "Cat!"),
+        ("a:3", "old:1", "of [clusters] against (similarity 0.900 in scope conversation)", "the old dog", "old dog"),
     ],
 )
 def test_a_removed_row_stands_beside_the_row_that_it_is_like(run, stage, id_, keeper, how, text, own):
     lines = shown(run, stage, id_)
-    at = lines.index(f"kept in its place ({how}): {keeper}")
+    at = lines.index(f"{how}: {keeper}")
     assert lines[at + 1 : at + 4] == ["user", text, "this one:"]
     assert lines[-2:] == ["user", own]
     assert lines[1].startswith("dedup drops it: " if stage == "clusters" else "dropped: ")
