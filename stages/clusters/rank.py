@@ -107,6 +107,7 @@ class Ranking:
                 rank[[self._paths[path] for path in sorted(self._paths)]] = np.arange(len(rank), dtype=np.uint32)
                 key = rank[key]
             yield key
+        yield np.arange(self._n_rows, dtype=np.uint32)
 
     def _keys_of(self, name: str, shard: pl.DataFrame) -> Iterable[U32]:
         """Return keys of a criterion, which ascend from best to worst, 32 bits each, the first deciding first."""
@@ -181,7 +182,7 @@ def _halves(values: U64) -> tuple[U32, U32]:
 
 
 def _lexicographic(levels: Iterable[U32], n_rows: int) -> U32:
-    """Return the numbers of the rows in ascending order of their keys; rows with equal keys as they stand.
+    """Return the numbers of the rows in ascending order of their keys, the last of which must tell all rows apart.
 
     Each level looks only at rows that are equal by all levels before, and hardly any are after the second.
     """
@@ -192,7 +193,7 @@ def _lexicographic(levels: Iterable[U32], n_rows: int) -> U32:
         if not len(places):
             break
         packed = group << np.uint64(32) | key[order[places]]
-        by = np.argsort(packed, kind="stable")
+        by = np.argsort(packed)  # not stable, and so several times faster
         order[places] = order[places][by]
         packed = packed[by]
         starts = np.ones(len(packed) + 1, np.bool_)
