@@ -147,7 +147,7 @@ def _story(run: Path, facts: Story, in_colour: bool) -> Iterator[Text | Table]:
         yield Text(printable(f"  {member.id}  {fate}{_how(member.similarity, member.scope)}"))
     others = facts.n_duplicates - 1 - min(len(facts.members), MEMBERS)
     if others > 0 and facts.members:
-        yield Text(f"  and {others:,} more, more similar")
+        yield Text(f"  and {others:,} more")
     if facts.beside is not None and facts.beside.keeper:
         removed, keeper = facts.beside.id, facts.beside.keeper
         yield Text(f"\n{_compared(facts)}; what differs is {_marks(in_colour)}", "bold")
