@@ -23,6 +23,11 @@ KIND_SHIFT: Final = 24
 """An entry is kind << 24 | folded code point."""
 FOLDED: Final = (1 << KIND_SHIFT) - 1
 
+WORD_RANGES: Final = 3
+"""Ranges of ASCII that make words: digits, capitals, small letters."""
+SINGLE_RANGES: Final = 5
+"""Ranges of ASCII symbols, a group: $ + <=> | ~. Settings that make more tokens of single characters take two groups."""
+
 UNSPACED: Final = (
     (0x0E00, 0x0F00),  # Thai, Lao
     (0x0F00, 0x10A0),  # Tibetan, Myanmar
@@ -65,9 +70,10 @@ class Alphabet(NamedTuple):
 
     entries: NDArray[np.uint32]
     """The entry of each: shape (0x110000,), 4.4 MB."""
-    ranges: NDArray[np.uint8]
-    """What ASCII holds, as rows of (first, last - first): ranges of kind WORD, then those of kind SINGLE."""
-    n_word_ranges: int
+    words: NDArray[np.uint8]
+    """Ranges of ASCII of kind WORD, each as the 64-fold first byte and the 64-fold distance of the last: (3, 2, 64)."""
+    singles: NDArray[np.uint8]
+    """Those of kind SINGLE: (5 * groups, 2, 64)."""
 
 
 @cache
@@ -82,8 +88,7 @@ def alphabet(rules: Rules = Rules()) -> Alphabet:  # noqa: B008
     entries[irregular] = [entry(point, rules) for point in irregular]
     entries.flags.writeable = False
     kinds = entries[:0x80] >> KIND_SHIFT
-    words, singles = _ranges(kinds == WORD), _ranges(kinds == SINGLE)
-    return Alphabet(entries, np.concatenate([words, singles]), len(words))
+    return Alphabet(entries, _ranges(kinds == WORD, WORD_RANGES), _ranges(kinds == SINGLE, SINGLE_RANGES))
 
 
 def entry(point: int, rules: Rules = Rules()) -> int:  # noqa: B008
@@ -116,7 +121,9 @@ def _kind(character: str, rules: Rules) -> int:
     return SEPARATOR if group[0] == "Z" or group == "Cc" else SINGLE
 
 
-def _ranges(is_in: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return the runs of true values as rows of (first, last - first)."""
+def _ranges(is_in: NDArray[np.bool_], multiple: int) -> NDArray[np.uint8]:
+    """Return the runs of true values, filled up to a multiple with what no UTF-8 text contains."""
     edges = np.flatnonzero(np.diff(is_in, prepend=False, append=False)).reshape(-1, 2)
-    return np.stack([edges[:, 0], edges[:, 1] - edges[:, 0] - 1], axis=1).astype(np.uint8)
+    ranges = np.full((-(-max(len(edges), 1) // multiple) * multiple, 2), (0xFF, 0), np.uint8)
+    ranges[: len(edges)] = np.stack([edges[:, 0], edges[:, 1] - edges[:, 0] - 1], axis=1)
+    return np.repeat(ranges[:, :, None], 64, axis=2)

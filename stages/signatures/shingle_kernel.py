@@ -1,4 +1,4 @@
-"""Compiled: token hashes to an exact hash and to distinct shingle hashes."""
+"""Compiled: token hashes to an exact hash and to shingle hashes."""
 
 import numpy as np
 from numba import njit
@@ -56,40 +56,3 @@ def hash_shingles(tokens: U64, ngram: int, sums: U64, hashes: U32) -> int:
     for i in range(n_shingles):
         hashes[i] = np.uint32(mix64(sums[i]) >> np.uint64(32))
     return n_shingles
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def sort_distinct(hashes: U32, n: int, scratch: U32, counts: I32) -> int:
-    """Sort hashes[:n], drop repetitions, and return how many are left.
-
-    Hashes are uniform, so one counting pass by their leading bits into about n buckets leaves each value next to its
-    place, and insertion finishes in linear time. `scratch` holds n values, `counts` twice as many.
-    """
-    bits = 1
-    while (1 << bits) < n:
-        bits += 1
-    shift = np.uint32(32 - bits)
-    counts[: (1 << bits) + 1] = 0
-    for i in range(n):
-        counts[(hashes[i] >> shift) + 1] += 1
-    for i in range(1 << bits):
-        counts[i + 1] += counts[i]
-    for i in range(n):
-        bucket = hashes[i] >> shift
-        scratch[counts[bucket]] = hashes[i]
-        counts[bucket] += 1
-    for i in range(1, n):
-        moving = scratch[i]
-        at = i
-        while at > 0 and scratch[at - 1] > moving:
-            scratch[at] = scratch[at - 1]
-            at -= 1
-        scratch[at] = moving
-    n_distinct = 0
-    previous = np.int64(-1)
-    for i in range(n):  # always write, count only what is new: no branch to guess
-        value = np.int64(scratch[i])
-        hashes[n_distinct] = scratch[i]
-        n_distinct += value != previous
-        previous = value
-    return n_distinct

@@ -6,9 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.signatures.alphabet import Alphabet
-from stages.signatures.shingle_kernel import hash_exactly, hash_shingles, sort_distinct
-from stages.signatures.token_kernel import BLOCK, tokenize_text
+from stages.signatures.shingle_kernel import hash_exactly, hash_shingles
+from stages.signatures.sort_kernel import sort_distinct
+from stages.signatures.token_kernel import Reader, tokenize_text
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -30,13 +30,12 @@ class Spoken(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory for one row: as many places as its text has bytes, and one more."""
+    """Memory for one row: as many places as its text has bytes."""
 
     tokens: U64
     sums: U64
-    scratch: U32
-    counters: I32
-    block: U8
+    hashes: U32
+    """With SORT_ROOM more."""
 
 
 class Found(NamedTuple):
@@ -70,9 +69,9 @@ def sign_units(
     spoken: Spoken,
     asked: I64,
     chosen: I64,
-    table: Alphabet,
+    reader: Reader,
+    work: Work,
     ngram: int,
-    longest: int,
     whole: U64,
     prompt: U64,
     has_hash: Bool,
@@ -87,13 +86,6 @@ def sign_units(
     whole and prompt (rows, 2) get the exact hashes of the conversation and the prompt where has_hash (2, rows); row r
     has the units unit_bounds[r]:unit_bounds[r + 1] of `found`.
     """
-    work = Work(
-        np.empty(longest + 1, np.uint64),
-        np.empty(longest + 1, np.uint64),
-        np.empty(longest + 1, np.uint32),
-        np.empty(2 * longest + 3, np.int32),
-        np.zeros(2 * BLOCK, np.uint8),
-    )
     tokens = work.tokens
     most = 0
     for row in range(len(bounds) - 1):
@@ -104,7 +96,7 @@ def sign_units(
     for row in range(len(bounds) - 1):
         first = bounds[row]
         n_messages = bounds[row + 1] - first
-        n = _tokenize_row(first, n_messages, spoken, table, work, ends)
+        n = _tokenize_row(first, n_messages, spoken, reader, ends)
         hash_exactly(tokens[:n], whole[row])
         has_hash[0, row] = n > 0
         at = max(chosen[0, row] - first, -1)
@@ -125,7 +117,7 @@ def sign_units(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _tokenize_row(first: int, n_messages: int, spoken: Spoken, table: Alphabet, work: Work, ends: I64) -> int:
+def _tokenize_row(first: int, n_messages: int, spoken: Spoken, reader: Reader, ends: I64) -> int:
     """Write the row's tokens, and where those of each message end; return how many there are."""
     n = 0
     for i in range(n_messages):
@@ -133,7 +125,7 @@ def _tokenize_row(first: int, n_messages: int, spoken: Spoken, table: Alphabet, 
             for part in range(len(spoken.sizes)):
                 size = spoken.sizes[part, first + i]
                 if size > 0:
-                    n = tokenize_text(spoken.addresses[part, first + i], size, table, work.block, work.tokens, n)
+                    n = tokenize_text(spoken.addresses[part, first + i], size, reader, n)
         ends[i + 1] = n
     return n
 
@@ -149,7 +141,6 @@ def _add_unit(
     found.scope[n_units] = scope
     found.message[n_units] = message
     hash_exactly(tokens, found.exact[n_units])
-    hashes = found.shingles[at:]
-    n_shingles = hash_shingles(tokens, ngram, work.sums, hashes)
-    found.starts[n_units + 1] = at + sort_distinct(hashes, n_shingles, work.scratch, work.counters)
+    n_shingles = hash_shingles(tokens, ngram, work.sums, work.hashes)
+    found.starts[n_units + 1] = at + sort_distinct(work.hashes, n_shingles, found.shingles[at:])
     return n_units + 1

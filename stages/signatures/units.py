@@ -38,8 +38,11 @@ class Units:
 
 def find_units(rows: Conversations, scopes: Sequence[Scope], rules: Rules, ngram: int) -> Units:
     """Return the units of these scopes."""
-    from stages.signatures.unit_kernel import Found, Spoken, measure_rows, sign_units
+    from stages.signatures.sort_kernel import SORT_ROOM
+    from stages.signatures.token_kernel import SCRATCH, open_reader
+    from stages.signatures.unit_kernel import Found, Spoken, Work, measure_rows, sign_units
 
+    table = alphabet(rules)
     n_rows, n_messages = len(rows.bounds) - 1, len(rows.counts)
     spoken = Spoken(rows.spoken.addresses, rows.spoken.sizes, rows.counts)
     longest, total = measure_rows(rows.bounds, spoken)
@@ -56,8 +59,15 @@ def find_units(rows: Conversations, scopes: Sequence[Scope], rules: Rules, ngram
     has_hash, bounds = np.empty((2, n_rows), np.bool_), np.empty(n_rows + 1, np.int64)
     asked = np.array([SCOPES.index(scope) for scope in scopes], np.int64)
     chosen = np.stack([rows.first_user, rows.last_assistant])
+    work = Work(
+        tokens=np.empty(longest + 1, np.uint64),
+        sums=np.empty(longest, np.uint64),
+        hashes=np.empty(longest + SORT_ROOM, np.uint32),
+    )
+    scratch = np.empty(SCRATCH, np.uint8)
+    reader = open_reader(table, scratch, work.tokens)
     n_units, n_shingles = sign_units(
-        rows.bounds, spoken, asked, chosen, alphabet(rules), ngram, longest, whole, prompt, has_hash, bounds, found
+        rows.bounds, spoken, asked, chosen, reader, work, ngram, whole, prompt, has_hash, bounds, found
     )
     return Units(
         bounds=bounds,

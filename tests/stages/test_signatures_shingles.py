@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stages.signatures import sign_conversations, sketch_permutations
-from stages.signatures.shingle_kernel import hash_exactly, hash_shingles, sort_distinct
+from stages.signatures.shingle_kernel import hash_exactly, hash_shingles
 from stages.signatures.sketch_kernel import sketch_rows
+from stages.signatures.sort_kernel import SORT_ROOM, sort_distinct
 from tests.stages.signing import RUNS, TEXTS, configured, conversation, measured, plain_tokens, signed, units
 
 NO_VALUE = 0xFFFFFFFF
@@ -80,12 +81,25 @@ def test_shingles_are_ascending_and_distinct_in_long_and_repetitive_texts() -> N
     assert all((np.diff(values.to_numpy().astype(np.int64)) > 0).all() for values in out["shingles"])
 
 
-@settings(deadline=None)
-@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 9), max_size=300))
-def test_sorting_is_right_for_any_values_even_those_that_are_not_uniform(values: list[int]) -> None:
-    hashes = np.array(values, np.uint32)
-    n = sort_distinct(hashes, len(values), np.empty(len(values), np.uint32), np.empty(2 * len(values) + 3, np.int32))
-    assert hashes[:n].tolist() == sorted(set(values))
+def sorted_distinct(values: Sequence[int]) -> list[int]:
+    hashes, distinct = np.empty(len(values) + SORT_ROOM, np.uint32), np.zeros(len(values), np.uint32)
+    hashes[: len(values)] = values
+    return distinct[: sort_distinct(hashes, len(values), distinct)].tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(0, 2**32 - 1) | st.integers(0, 9) | st.just(2**32 - 1), max_size=600))
+def test_sorting_is_right_for_any_values(values: list[int]) -> None:
+    assert sorted_distinct(values) == sorted(set(values))
+
+
+@pytest.mark.parametrize("scale", [2, 1_000, 2**32])
+def test_sorting_is_right_for_any_number_of_values(scale: int) -> None:
+    rng = np.random.default_rng(7)
+    for n in [*range(70), *(64 * i + more for i in range(1, 40) for more in (-1, 0, 1)), 5_000, 20_000, 100_001]:
+        values = rng.integers(0, scale, n, np.uint64)
+        assert sorted_distinct(values.tolist()) == np.unique(values).tolist()
+        assert sorted_distinct(np.sort(values)[::-1].tolist()) == np.unique(values).tolist()
 
 
 def test_shingle_hashes_collide_no_more_than_chance_allows() -> None:
