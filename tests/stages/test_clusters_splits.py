@@ -313,6 +313,12 @@ def test_rows_lost_to_something_outside_are_in_no_cluster() -> None:
     check_splits(fates(*CLEAN, ("e", "r", "train", "against"), ("e", "r", "test", "contaminated")))
 
 
+def test_rows_without_a_prompt_share_none_not_even_one_whose_hash_is_zero() -> None:
+    check_splits(fates(("c", "\0", "train", None), ("d", None, "test", None), ("e", "\0", "validation", "against")))
+    with pytest.raises(GateError, match="a:1 in train and a:2 in test"):
+        check_splits(fates(("c", "\0", "train", None), ("d", "\0", "test", None)))
+
+
 def test_leaks_across_shards_are_found_and_named_by_number() -> None:
     gate = SplitGate("prompt")
     asked: list[list[int]] = []
