@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -14,18 +14,20 @@ from pipeline.catalog import Catalog
 from pipeline.config import Config
 from pipeline.corpus import Place, Shards
 from pipeline.execute import Settings, Timing
-from pipeline.graph import GRAPH, SOURCE, Stage, by_name
-from pipeline.keys import closure, stage_key
+from pipeline.graph import SOURCE, Stage, by_name
+from pipeline.keys import stage_key
+from pipeline.other_runs import comparable, inputs_of, is_run
 from pipeline.pool import Workers
 from pipeline.progress import Progress
 from pipeline.refresh import Refresh, unfinish
 from pipeline.relocate import relocate
 from pipeline.source import SUFFIXES, TEXT_SUFFIXES, Chunk, SourceError, expand
 from pipeline.store import Store
-from schemas.manifest import Manifest, ShardRecord, read_manifest
-from schemas.settings import ConfigError, decode_section, read_toml
+from schemas.manifest import Manifest, ShardRecord
+from schemas.settings import ConfigError
 from stages.ingest import Ingest
 from stages.length import Length
+from stages.signatures import Signatures
 from stages.signatures.counts import TEXTS
 
 DIRECTORY: Final = "references"
@@ -45,9 +47,8 @@ class Reference:
     """The stages that its files go through."""
     settings: Settings
     files: tuple[str, ...] = ()
-    runs: tuple[Path, ...] = ()
-    """Finished runs whose signatures are used as they are."""
-    known: dict[Path, Manifest] = field(default_factory=dict)
+    runs: dict[Path, Manifest] = field(default_factory=dict)
+    """Finished runs, whose signatures are used as they are."""
 
 
 def find_references(stage: Stage, config: Config, inputs: Sequence[str]) -> list[Reference]:
@@ -57,26 +58,26 @@ def find_references(stage: Stage, config: Config, inputs: Sequence[str]) -> list
     that was not signed as this one is.
     """
     chain = _chain(stage.reads[0])
-    settings = _settings(chain, config)
+    last, settings = chain[-1], _settings(chain, config)
     own = {_identity(Path(path)): path for path in inputs}
     found = []
     for name in stage.references:
         where = f"[{stage.name}] {name}"
         reference = Reference(name, where, chain, settings)
         given: tuple[str, ...] = getattr(config.sections[stage.name], name)
-        runs = {Path(path).resolve(): Path(path) for path in given if _is_run(Path(path))}
-        if Path(config.run).resolve() in runs:
+        runs = [Path(path) for path in given if is_run(Path(path))]
+        if Path(config.run).resolve() in [run.resolve() for run in runs]:
             raise ConfigError(f"{where} names {config.run}, the run itself: all of it would be found similar to itself")
-        files = [path for path in given if not _is_run(Path(path))]
+        files = [path for path in given if not is_run(Path(path))]
         paths = expand(files, what=where, suffixes=SUFFIXES + TEXT_SUFFIXES)[0] if files else []
         for path in paths:
             _refuse_own(own, path, f"{where}: {path}")
-        known = {}
-        for run in runs.values():
-            known[run] = _signed(reference, run)
-            for path in _inputs_of(run):
+        signed = {}
+        for run in {run.resolve(): run for run in runs}.values():
+            signed[run] = comparable(run, last, settings.keys[last.name], settings.configs[last.name], where=where)
+            for path in inputs_of(run):
                 _refuse_own(own, path, f"{where}: {run} was made from {path}, which")
-        found.append(replace(reference, files=tuple(paths), runs=tuple(known), known=known))
+        found.append(replace(reference, files=tuple(paths), runs=signed))
     return found
 
 
@@ -85,7 +86,7 @@ def bring(
 ) -> tuple[Shards, list[Timing]]:
     """Bring the files of a reference as far as the corpus is when it is compared, and return all rows to compare with.
 
-    Raises ConfigError if one of its files or runs has no record that could be compared: nothing would be found in it, and
+    Raises SourceError if one of its files or runs has no record that could be compared: nothing would be found in it, and
     nobody would know.
     """
     last = reference.chain[-1].name
@@ -107,7 +108,7 @@ def bring(
         shutil.rmtree(store.root, ignore_errors=True)
         with contextlib.suppress(OSError):  # the other one's
             store.root.parent.rmdir()
-    for run, manifest in reference.known.items():
+    for run, manifest in reference.runs.items():
         _refuse_empty(reference, str(run), {last: manifest.shards})
         places += [Place(run, record) for record in manifest.shards]
     if places:
@@ -175,70 +176,13 @@ def _refuse_empty(reference: Reference, path: str, records: Mapping[str, Sequenc
             "file, or leave it out"
         )
     if not any(n for record in records[last] for name, n in record.counts.items() if name.startswith(TEXTS)):
-        scopes = ", ".join(reference.settings.configs[last].scopes)  # type: ignore[attr-defined]
+        config = reference.settings.configs[last]
+        assert isinstance(config, Signatures)
         raise SourceError(
-            f"{reference.where}: no record of {path} has a text in the scope that is compared ({scopes}). A record that is no "
+            f"{reference.where}: no record of {path} has a text in the scope that is compared "
+            f"({', '.join(config.scopes)}). A record that is no "
             f'conversation is one user message: add "conversation" to [{last}] scope, or leave the file out'
         )
-
-
-def _is_run(path: Path) -> bool:
-    return (path / GRAPH[0].name / "shards").is_dir()  # there as soon as anything is built
-
-
-def _signed(reference: Reference, run: Path) -> Manifest:
-    """Return the manifest of a run's signatures. Raises ConfigError unless they can be compared with this run's."""
-    stage = reference.chain[-1]
-    manifest = read_manifest(run, stage.name)
-    again = f"chatloom data {run}/config.toml --run {run} --until {stage.name}"
-    if manifest is None:
-        raise ConfigError(
-            f"{reference.where}: {run} is a run whose {stage.name} are not complete. Finish it ({again}), or name the files it "
-            "was made from"
-        )
-    if manifest.settings == reference.settings.keys[stage.name]:
-        return manifest
-    differing = _differing_settings(run, stage, reference.settings.configs[stage.name])
-    if differing:
-        raise ConfigError(
-            f"{reference.where}: the {stage.name} of {run} cannot be compared with those of this run: [{stage.name}] "
-            f"{', '.join(differing)}. Give both runs the same, or name the files it was made from"
-        )
-    _, libraries = closure((stage.run.__module__,))
-    versions = [
-        f"{name} {manifest.libraries.get(name, 'none')} there, {version} here"
-        for name, version in libraries
-        if manifest.libraries.get(name) != version
-    ]
-    raise ConfigError(
-        f"{reference.where}: the {stage.name} of {run} were made by another version "
-        f"({', '.join(versions) or 'of Chatloom or Python'}), and may not be comparable with those of this run. Bring it up to "
-        f"date: {again}"
-    )
-
-
-def _differing_settings(run: Path, stage: Stage, mine: msgspec.Struct) -> list[str]:
-    try:
-        path = run / "config.toml"
-        theirs = msgspec.to_builtins(decode_section(read_toml(path), stage.name, stage.config, where=str(path)))
-    except ConfigError:  # of another version
-        return []
-    return [
-        f"{name} = {theirs[name]!r} there, {value!r} here"
-        for name, value in msgspec.to_builtins(mine).items()
-        if name not in stage.neutral and theirs[name] != value
-    ]
-
-
-def _inputs_of(run: Path) -> Iterator[str]:
-    """Yield the files that a run was made from, as far as they can still be found."""
-    try:
-        inputs = read_toml(run / "config.toml").get("source", {}).get("inputs", [])
-    except ConfigError:
-        return
-    for given in inputs:
-        with contextlib.suppress(ConfigError):
-            yield from expand([given])[0]
 
 
 def _identity(path: Path) -> tuple[int, int]:

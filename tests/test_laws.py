@@ -134,7 +134,9 @@ def test_reports_of_parts_add_up_to_the_report_of_the_whole(world, stage):
     sums: Counter[str] = Counter()
     for first, last in ((0, height // 3), (height // 3, height)):
         parts = [frame.slice(first, last - first) for frame in inputs]
-        sums.update(stage.report(world.run(stage, *parts), *parts, config))
+        # what becomes of a row of the corpus depends on all rows, so there the shard is cut after it is decided
+        out = world.out[stage.name].slice(first, last - first) if stage in CORPUS else world.run(stage, *parts)
+        sums.update(stage.report(out, *parts, config))
     assert {name: n for name, n in sums.items() if n} == {name: n for name, n in whole.items() if n}
 
 

@@ -12,6 +12,7 @@ from pipeline.config import load_config
 from pipeline.progress import Progress
 from pipeline.run import Built, build
 from pipeline.source import SourceError
+from pipeline.store import DamagedShardError
 from schemas.manifest import read_manifest
 from schemas.settings import ConfigError
 from tests.corpus import shards_of, write_config, write_corpus
@@ -211,3 +212,55 @@ def test_the_run_itself_and_a_run_of_the_same_files_are_refused(tmp_path, config
     both = [str(tmp_path / "in" / "a.jsonl"), str(tmp_path / "other" / "b.jsonl")]
     with pytest.raises(ConfigError, match=r"other/run was made from .*b\.jsonl, which is an input of this run"):
         run(config, naming("against", other), f"source.inputs={both}")
+
+
+def fates(directory: Path) -> dict[int, dict[str, object]]:
+    """Return what clusters say of each line of the corpus."""
+    frames = [pl.read_ipc(path) for path in sorted(directory.glob("clusters/kept/*.arrow"))]
+    return {int(row["id"].rpartition(":")[2]): row for row in pl.concat(frames).to_dicts()}
+
+
+def test_rows_that_others_have_too_are_dropped_in_their_favour(tmp_path, config):
+    lines = (tmp_path / "in" / "a.jsonl").read_text().splitlines()
+    others = write_lines(tmp_path / "others.jsonl", QUESTION, lines[4], lines[17])
+    run(config, naming("against", others))
+    found = {line: row for line, row in fates(tmp_path / "run").items() if row["reason"]}
+    assert {line: (row["reason"], row["keeper"], row["similarity"]) for line, row in found.items()} == {
+        5: ("against", f"{others}:2", 1.0),
+        18: ("against", f"{others}:3", 1.0),
+    }
+    as_files = shards_of(tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    run(write_config(tmp_path / "other", others), "length.min_turns=1", until="signatures")
+    run(config, naming("against", tmp_path / "other" / "run"))
+    as_run = shards_of(tmp_path / "run")
+    # the question has no answer, so the run does not have it; nothing else differs
+    assert {path for path in as_run if as_files[path] != as_run[path]} <= {
+        path for path in as_run if path.startswith("clusters/") and path.endswith(".json")
+    }
+
+
+def test_rows_that_contain_a_question_of_another_shape_are_reported_or_dropped(tmp_path, config):
+    lines = (tmp_path / "in" / "a.jsonl").read_text().splitlines()
+    messages = json.loads(lines[9])["messages"]
+    asked = {"n": 1, "question": messages[0]["content"], "choices": [messages[1]["content"]]}
+    eval_ = write_lines(tmp_path / "eval.jsonl", QUESTION, asked)
+    run(config, naming("evaluations", eval_))
+    row = fates(tmp_path / "run")[10]
+    assert (row["evaluation"], row["reason"]) == (f"{eval_}:2", None)
+    assert row["overlap"] > 0.5
+    assert [line for line, row in fates(tmp_path / "run").items() if row["evaluation"]] == [10]
+    run(config, naming("evaluations", eval_), "clusters.contaminated=drop")
+    assert [line for line, row in fates(tmp_path / "run").items() if row["reason"] == "contaminated"] == [10]
+
+
+def test_a_damaged_shard_of_a_reference_is_named_not_used(tmp_path, config):
+    paths = naming("against", write_corpus(tmp_path / "others.jsonl", 30, seed=4))
+    run(config, paths)
+    shard = tmp_path / "run" / "references" / "against" / "signatures" / "kept" / "00000.arrow"
+    good = shard.read_bytes()
+    shard.write_bytes(good[:-9] + bytes([good[-9] ^ 1]) + good[-8:])
+    with pytest.raises(DamagedShardError, match=r"references/against/signatures/kept/00000\.arrow"):
+        run(config, paths, "clusters.threshold=0.7")
+    build(load_config(config, assignments=[paths, "clusters.threshold=0.7"]), until="clusters", verify=True)
+    assert shard.read_bytes() == good
