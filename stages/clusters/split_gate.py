@@ -36,7 +36,7 @@ class SplitGate:
     split_by = "prompt", prompts over rows that are kept.
 
     What belongs together has equal keys of 62 bits, so no leak is missed. That strangers have equal keys as well, and so
-    stop a build for nothing, has probability n^2 / 2^63: one in 90,000 for 10 million rows.
+    stop a build for nothing, has a probability below n^2 / 2^62: one in 46,000 for 10 million rows.
 
     Memory: 16 bytes per row, 8 with split_by = "cluster"; 16 more while it compares.
     """
