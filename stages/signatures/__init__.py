@@ -107,15 +107,9 @@ def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
     and 40 per byte of the longest conversation.
     """
     # numba takes half a second to import and is of no use to a process that only looks at a run
-    from stages.signatures.content_kernel import hash_contents
     from stages.signatures.sketch_kernel import sketch_rows
 
     rows = read_conversations(frame, config.leave_out, includes_system=config.includes_system)
-    content_hash = np.empty(frame.height, np.uint64)
-    fields, tools = rows.fields, rows.tools
-    hash_contents(
-        rows.bounds, rows.codes, fields.addresses, fields.sizes, tools.addresses[0], tools.sizes[0], content_hash
-    )
     units = find_units(rows, config.scopes, config.rules, config.ngram)
     a, b = sketch_permutations(config.num_perm, config.seed)
     minhash = sketch_rows(units.shingles, units.starts, a, b)
@@ -130,9 +124,9 @@ def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
         }
     )
     return frame.select("id", "source", "tags", "score", "created", "n_chars").with_columns(
-        content_hash=pl.Series(content_hash),
-        text_hash=series(hash_column(units.whole, units.has_hash[0])),
-        prompt_hash=series(hash_column(units.prompt, units.has_hash[1])),
+        content_hash=pl.Series(units.content),
+        text_hash=series(hash_column(units.whole, units.has_whole)),
+        prompt_hash=series(hash_column(units.prompt, units.has_prompt)),
         units=series(list_of(units.bounds, structs)),
     )
 

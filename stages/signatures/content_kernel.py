@@ -1,6 +1,6 @@
 """Compiled: the hash of conversations as they stand, byte for byte."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -21,28 +21,37 @@ _K3 = np.uint64(0x87C37B91114253D5)
 _K4 = np.uint64(0x4CF5AD432745937F)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def hash_contents(
-    bounds: I64, codes: I64, addresses: U64, sizes: I32, tools: U64, tool_sizes: I32, hashes: U64
-) -> None:
-    """Write the hash of each row's messages and tools.
+class Contents(NamedTuple):
+    """What is hashed: field i of message m is sizes[i, m] bytes at addresses[i, m], and codes[i] says which one it is.
 
-    A message is the sum of its fields' hashes, each mixed with which field it is, so that an absent field (size -1)
-    adds nothing and an empty one does; messages are chained in order. Field i of message m is sizes[i, m] bytes at
-    addresses[i, m], and codes[i] says which one it is.
+    A size of -1 is no field. Row r has the tools of tool_sizes[r] bytes at tools[r].
     """
-    for row in range(len(bounds) - 1):
-        h = _K2
-        for message in range(bounds[row], bounds[row + 1]):
-            total = np.uint64(0)
-            for i in range(len(codes)):
-                if sizes[i, message] >= 0:
-                    field = np.uint64(codes[i] + 1) * _K1
-                    total += mix64(hash_bytes(addresses[i, message], sizes[i, message]) ^ field)
-            h = absorb(h, mix64(total))
-        if tool_sizes[row] >= 0:
-            h ^= mix64(hash_bytes(tools[row], tool_sizes[row]) ^ _TOOLS)
-        hashes[row] = mix64(h)
+
+    codes: I64
+    addresses: U64
+    sizes: I32
+    tools: U64
+    tool_sizes: I32
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def hash_content(contents: Contents, row: int, first: int, end: int) -> Any:
+    """Return the hash of a row's messages, first:end, and tools.
+
+    A message is the sum of its fields' hashes, each mixed with which field it is, so that an absent field adds nothing
+    and an empty one does; messages are chained in order.
+    """
+    h = _K2
+    for message in range(first, end):
+        total = np.uint64(0)
+        for i in range(len(contents.codes)):
+            if contents.sizes[i, message] >= 0:
+                field = np.uint64(contents.codes[i] + 1) * _K1
+                total += mix64(hash_bytes(contents.addresses[i, message], contents.sizes[i, message]) ^ field)
+        h = absorb(h, mix64(total))
+    if contents.tool_sizes[row] >= 0:
+        h ^= mix64(hash_bytes(contents.tools[row], contents.tool_sizes[row]) ^ _TOOLS)
+    return mix64(h)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]

@@ -6,9 +6,13 @@ every machine.
 
 from typing import Any
 
+import numba
+import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _BLOCK = ir.VectorType(_I8, 64)
@@ -54,6 +58,42 @@ def store_word(typingctx: Any, address: Any, word: Any) -> Any:  # noqa: ARG001
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def fetch(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    """Have the 64 bytes at an address brought near; nothing happens if there are none."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [_I8.as_pointer()], kind)
+        read, keep, data = ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
+        builder.call(prefetch, [builder.inttoptr(arguments[0], _I8.as_pointer()), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.uint64), codegen
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def words_at(address: int, n: int) -> NDArray[np.uint64]:
+    """Return the n uint64 at an address as an array; whoever calls keeps the owner alive."""
+    view: NDArray[np.uint64] = numba.carray(_pointer(address), (n,), numba.uint64)
+    return view
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def halves_at(address: int, n: int) -> NDArray[np.uint32]:
+    """Return the n uint32 at an address as an array; whoever calls keeps the owner alive."""
+    view: NDArray[np.uint32] = numba.carray(_pointer(address), (n,), numba.uint32)
+    return view
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -109,17 +149,18 @@ def leading_zeros(typingctx: Any, bits: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def lower_lanes(typingctx: Any, hashes: Any, n: Any, factors: Any, terms: Any, lowest: Any, group: Any) -> Any:  # noqa: ARG001
-    """Lower each of 16 * group uint32 at `lowest` to the least of factor * hash + term over n hashes; `group` is a literal.
+def least_lanes(typingctx: Any, hashes: Any, n: Any, factors: Any, terms: Any, lowest: Any, group: Any) -> Any:  # noqa: ARG001
+    """Write the least of factor * hash + term over n hashes for each of 16 * group factors; `group` is a literal.
 
-    All addresses are of uint32.
+    All addresses are of uint32. The least of nothing is all ones.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         hashes, n, *others = arguments[:5]
         steps = [ir.Constant(_I64, 64 * i) for i in range(group.literal_value)]
         factors, terms, lowest = ([builder.add(start, step) for step in steps] for start in others)
-        scale, shift, least = ([_load(builder, at, _LANES) for at in column] for column in (factors, terms, lowest))
+        scale, shift = ([_load(builder, at, _LANES) for at in column] for column in (factors, terms))
+        all_ones = ir.Constant(_LANES, [2**32 - 1] * _LANES.count)
         entry, loop, done = builder.block, builder.append_basic_block("loop"), builder.append_basic_block("done")
         zero, one = ir.Constant(_I64, 0), ir.Constant(_I64, 1)
         builder.cbranch(builder.icmp_signed(">", n, zero), loop, done)
@@ -135,14 +176,14 @@ def lower_lanes(typingctx: Any, hashes: Any, n: Any, factors: Any, terms: Any, l
             following = builder.add(i, one)
             i.add_incoming(zero, entry)
             i.add_incoming(following, loop)
-            for phi, first, later in zip(running, least, lowered, strict=True):
-                phi.add_incoming(first, entry)
+            for phi, later in zip(running, lowered, strict=True):
+                phi.add_incoming(all_ones, entry)
                 phi.add_incoming(later, loop)
             builder.cbranch(builder.icmp_signed("<", following, n), loop, done)
         builder.position_at_end(done)
         final = [builder.phi(_LANES) for _ in steps]
-        for phi, at, first, later in zip(final, lowest, least, lowered, strict=True):
-            phi.add_incoming(first, entry)
+        for phi, at, later in zip(final, lowest, lowered, strict=True):
+            phi.add_incoming(all_ones, entry)
             phi.add_incoming(later, loop)
             builder.store(phi, builder.inttoptr(at, _LANES.as_pointer()), align=1)
         return context.get_dummy_value()

@@ -1,14 +1,12 @@
 """Compiled: token hashes to an exact hash and to shingle hashes."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from stages.signatures.machine import halves_at, words_at
 from stages.signatures.token_kernel import mix64
-
-I32 = NDArray[np.int32]
-U32 = NDArray[np.uint32]
-U64 = NDArray[np.uint64]
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)
 _K2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -17,37 +15,37 @@ _K4 = np.uint64(0x4CF5AD432745937F)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def hash_exactly(tokens: U64, exact: U64) -> None:
-    """Write the 128-bit hash of a token sequence as two words.
+def hash_exactly(address: Any, n: int) -> tuple[Any, Any]:
+    """Return the 128-bit hash of the n tokens at an address as two words.
 
     Each token is mixed with its place, and both words are sums over the places of two different mixtures: nothing waits
     for what was before, so tokens are taken as many at a time as the processor can. Sequences that differ in one token
     never share a hash.
     """
+    tokens = words_at(address, n)
     e1 = e2 = np.uint64(0)
-    for i in range(len(tokens)):
+    for i in range(n):
         mixed = (tokens[i] ^ (np.uint64(i) * _K1)) * _K2
         mixed ^= mixed >> np.uint64(32)
         e1 += mixed * _K3
         mixed ^= mixed >> np.uint64(29)
         mixed *= _K4
         e2 += mixed ^ (mixed >> np.uint64(31))
-    exact[0] = mix64(e1 + np.uint64(len(tokens)))
-    exact[1] = mix64(e2)
+    return mix64(e1 + np.uint64(n)), mix64(e2)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def hash_shingles(tokens: U64, ngram: int, sums: U64, hashes: U32) -> int:
-    """Write the hash of every `ngram` successive tokens; return how many shingles there are.
+def hash_shingles(address: Any, n: int, ngram: int, sums: Any, hashes: Any) -> int:
+    """Write the hash of every `ngram` successive ones of the n tokens at an address; return how many shingles there are.
 
     Fewer tokens than `ngram` make one shingle, none make none. A shingle's hash is a polynomial of its tokens. `sums`
-    has room for one word per token.
+    and `hashes` are addresses of room for a word and half a word per token.
     """
-    n = len(tokens)
     width = min(n, ngram)
     if width == 0:
         return 0
     n_shingles = n - width + 1
+    tokens, sums, hashes = words_at(address, n), words_at(sums, n_shingles), halves_at(hashes, n_shingles)
     for i in range(n_shingles):
         sums[i] = tokens[i]
     for place in range(1, width):

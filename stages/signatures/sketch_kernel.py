@@ -7,7 +7,7 @@ from numba import njit
 from numba import uint32 as u32
 from numpy.typing import NDArray
 
-from stages.signatures.machine import lower_lanes
+from stages.signatures.machine import least_lanes
 
 U32 = NDArray[np.uint32]
 
@@ -26,15 +26,21 @@ def fmix32(h: Any) -> Any:
     return u32(h ^ (h >> u32(16)))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def sketch_rows(shingles: U32, starts: NDArray[np.int64], a: U32, b: U32) -> U32:
     """Return min over a row's shingles of a * fmix32(shingle) + b mod 2^32: shape (rows, num_perm), all ones if none.
 
-    num_perm is a multiple of LANES. The minima stay in registers while the shingles of a row go by.
+    Row r has shingles[starts[r]:starts[r + 1]]; num_perm is a multiple of LANES.
     """
-    n_rows = len(starts) - 1
-    num_perm = len(a)
-    minhash = np.full((n_rows, num_perm), u32(0xFFFFFFFF), np.uint32)
+    # NumPy asks the system for large pages, compiled code does not: 30 MB in small ones take 7 ms to come by
+    minhash = np.empty((len(starts) - 1, len(a)), np.uint32)
+    _sketch(shingles, starts, np.ascontiguousarray(a), np.ascontiguousarray(b), minhash)
+    return minhash
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sketch(shingles: U32, starts: NDArray[np.int64], a: U32, b: U32, minhash: U32) -> None:
+    """Write the sketches. The minima stay in registers while the shingles of a row go by."""
+    n_rows, num_perm = minhash.shape
     longest = 0
     for row in range(n_rows):
         longest = max(longest, starts[row + 1] - starts[row])
@@ -48,10 +54,9 @@ def sketch_rows(shingles: U32, starts: NDArray[np.int64], a: U32, b: U32) -> U32
             mixed[i] = fmix32(shingles[first + i])
         at = np.uint64(0)
         for _ in range(num_perm // (LANES * _GROUP)):
-            lower_lanes(hashes, n, factors + at, terms + at, lowest + at, _GROUP)
+            least_lanes(hashes, n, factors + at, terms + at, lowest + at, _GROUP)
             at += np.uint64(4 * LANES * _GROUP)
         for _ in range(num_perm // LANES % _GROUP):
-            lower_lanes(hashes, n, factors + at, terms + at, lowest + at, 1)
+            least_lanes(hashes, n, factors + at, terms + at, lowest + at, 1)
             at += np.uint64(4 * LANES)
         lowest += np.uint64(4 * num_perm)
-    return minhash

@@ -4,11 +4,9 @@ from typing import Any, Final
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from stages.signatures.machine import halves_at
 from stages.signatures.network import LANES, exchange_vectors, merge_block, sort_block
-
-U32 = NDArray[np.uint32]
 
 _VECTORS = 16  # of a block that is sorted in registers
 _BYTES = 4 * LANES
@@ -18,13 +16,14 @@ _MAX = np.uint32(0xFFFFFFFF)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def sort_distinct(values: U32, n: int, distinct: U32) -> int:
-    """Sort values[:n], write each once to `distinct`, ascending, and return how many there are.
+def sort_distinct(address: Any, n: int, target: Any) -> int:
+    """Sort the n values at an address, write each once at another, ascending, and return how many there are.
 
-    `values` has SORT_ROOM more values than n. Time grows with n log(n)^2, but by the vector, and nothing is guessed: up
+    At the first there is SORT_ROOM for more values. Time grows with n log(n)^2, but by the vector, and nothing is guessed: up
     to some thousand values that is faster than any sort that looks at one after another.
     """
-    sort_values(values, n)
+    sort_values(address, n)
+    values, distinct = halves_at(address, n), halves_at(target, n)
     n_repeated = 0
     for i in range(1, n):
         n_repeated += values[i] == values[i - 1]
@@ -43,13 +42,13 @@ def sort_distinct(values: U32, n: int, distinct: U32) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def sort_values(values: U32, n: int) -> None:
-    """Sort values[:n]; the up to SORT_ROOM values after them become the greatest value there is."""
-    at = np.uint64(values.ctypes.data)
+def sort_values(at: Any, n: int) -> None:
+    """Sort the n values at an address; the up to SORT_ROOM values after them become the greatest value there is."""
     padded = SORT_ROOM
     while n <= padded // 2 and padded > 2 * LANES:
         padded //= 2
     padded = max(padded, -(-n // SORT_ROOM) * SORT_ROOM if n > SORT_ROOM else 0)
+    values = halves_at(at, padded)
     for i in range(n, padded):
         values[i] = _MAX
     if padded == 2 * LANES:

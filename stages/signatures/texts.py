@@ -44,10 +44,8 @@ class Conversations:
     tools: Strings
     counts: NDArray[np.bool_]
     """Of each message, whether it is part of the conversation that is compared."""
-    first_user: I64
-    """Of each row, the message; -1 if there is none."""
-    last_assistant: I64
-    """Likewise."""
+    roles: NDArray[np.uint8]
+    """1 for a user's message, 2 for one of the assistant, 0 for others."""
 
 
 def read_conversations(frame: pl.DataFrame, leave_out: Sequence[str], *, includes_system: bool) -> Conversations:
@@ -66,8 +64,7 @@ def read_conversations(frame: pl.DataFrame, leave_out: Sequence[str], *, include
         spoken=_strings([_less(used[name], leave_out) for name in SPOKEN if name in used], len(messages)),
         tools=_strings([frame["tools"].rechunk().to_arrow(compat_level=pl.CompatLevel.newest())], frame.height),
         counts=np.ones(len(messages), np.bool_) if includes_system else (role != "system").to_numpy(),
-        first_user=_one_per_row((role == "user").to_numpy(), bounds, last=False),
-        last_assistant=_one_per_row((role == "assistant").to_numpy(), bounds, last=True),
+        roles=(role == "user").to_numpy().view(np.uint8) + 2 * (role == "assistant").to_numpy().view(np.uint8),
     )
 
 
@@ -93,13 +90,3 @@ def _strings(columns: Sequence[pa.Array], n_rows: int) -> Strings:
         if column.null_count:
             sizes[i][column.is_null().to_numpy(zero_copy_only=False)] = -1
     return Strings(addresses=addresses, sizes=sizes, owners=tuple(columns))
-
-
-def _one_per_row(hits: NDArray[np.bool_], bounds: I64, *, last: bool) -> I64:
-    """Return the first or last hit of each row, -1 if it has none."""
-    at = np.flatnonzero(hits)
-    rows = np.searchsorted(bounds, at, side="right") - 1
-    found = np.full(len(bounds) - 1, -1, np.int64)
-    order = slice(None) if last else slice(None, None, -1)
-    found[rows[order]] = at[order]  # of several values for one place, the last stays
-    return found

@@ -1,11 +1,12 @@
-"""Compiled: conversations to the exact hashes and shingles of the texts that are compared."""
+"""Compiled: conversations to their hashes, and to the shingles of the texts that are compared."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.signatures.content_kernel import Contents, hash_content
 from stages.signatures.shingle_kernel import hash_exactly, hash_shingles
 from stages.signatures.sort_kernel import sort_distinct
 from stages.signatures.token_kernel import Reader, tokenize_text
@@ -19,6 +20,10 @@ Bool = NDArray[np.bool_]
 
 CONVERSATION, PROMPT, ANSWER, TURNS = 0, 1, 2, 3
 """Places in schemas.scopes.SCOPES."""
+NOBODY, USER, ASSISTANT = 0, 1, 2
+"""Codes of the roles that scopes ask for; NOBODY is any other."""
+_AHEAD = 12  # messages whose texts are fetched before they are needed
+_LINE = 64
 
 
 class Spoken(NamedTuple):
@@ -29,13 +34,26 @@ class Spoken(NamedTuple):
     counts: Bool
 
 
-class Work(NamedTuple):
-    """Memory for one row: as many places as its text has bytes."""
+class Room(NamedTuple):
+    """Addresses of memory for one row: a token, a sum and a hash for each byte of text, and SORT_ROOM hashes more."""
 
-    tokens: U64
-    sums: U64
-    hashes: U32
-    """With SORT_ROOM more."""
+    tokens: np.uint64
+    sums: np.uint64
+    hashes: np.uint64
+
+
+class Rows(NamedTuple):
+    """What is found of each row."""
+
+    content: U64
+    whole: U64
+    """The exact hash of the conversation: (rows, 2)."""
+    prompt: U64
+    """That of the first message of the user: (rows, 2)."""
+    has_whole: Bool
+    has_prompt: Bool
+    bounds: I64
+    """Row r has the units bounds[r]:bounds[r + 1]."""
 
 
 class Found(NamedTuple):
@@ -66,81 +84,83 @@ def measure_rows(bounds: I64, spoken: Spoken) -> tuple[int, int]:
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def sign_units(
     bounds: I64,
+    roles: U8,
+    contents: Contents,
     spoken: Spoken,
     asked: I64,
-    chosen: I64,
     reader: Reader,
-    work: Work,
+    room: Room,
     ngram: int,
-    whole: U64,
-    prompt: U64,
-    has_hash: Bool,
-    unit_bounds: I64,
+    rows: Rows,
     found: Found,
 ) -> tuple[int, int]:
-    """Write the units of every row; return how many units and shingles there are.
+    """Write what is found of every row and its units; return how many units and shingles there are.
 
-    `asked` are the scopes; chosen[0] and chosen[1] the message of the prompt and the answer of each row, -1 if there is
-    none. Each message is cut into tokens once: every text that is compared is a range of the row's tokens.
-
-    whole and prompt (rows, 2) get the exact hashes of the conversation and the prompt where has_hash (2, rows); row r
-    has the units unit_bounds[r]:unit_bounds[r + 1] of `found`.
+    Row r has the messages bounds[r]:bounds[r + 1]; `asked` are the scopes. Each message is cut into tokens once: every
+    text that is compared is a range of the row's tokens.
     """
-    tokens = work.tokens
     most = 0
     for row in range(len(bounds) - 1):
         most = max(most, bounds[row + 1] - bounds[row])
     ends = np.zeros(most + 1, np.int64)
-    n_units = 0
-    unit_bounds[0] = found.starts[0] = 0
+    shingles = np.uint64(found.shingles.ctypes.data)
+    n_units = filled = 0
+    rows.bounds[0] = found.starts[0] = 0
     for row in range(len(bounds) - 1):
-        first = bounds[row]
-        n_messages = bounds[row + 1] - first
-        n = _tokenize_row(first, n_messages, spoken, reader, ends)
-        hash_exactly(tokens[:n], whole[row])
-        has_hash[0, row] = n > 0
-        at = max(chosen[0, row] - first, -1)
-        begin, end = (ends[at], ends[at + 1]) if at >= 0 else (0, 0)
-        hash_exactly(tokens[begin:end], prompt[row])
-        has_hash[1, row] = end > begin
+        first, end = bounds[row], bounds[row + 1]
+        rows.content[row] = hash_content(contents, row, first, end)
+        n, prompt, answer = _tokenize_row(first, end, roles, spoken, reader, ends)
+        whole = hash_exactly(room.tokens, n)
+        rows.whole[row, 0], rows.whole[row, 1] = whole
+        rows.has_whole[row] = n > 0
+        begin = ends[prompt] if prompt >= 0 else 0
+        n_prompt = ends[prompt + 1] - begin if prompt >= 0 else 0
+        rows.prompt[row, 0], rows.prompt[row, 1] = hash_exactly(_token(room, begin), n_prompt)
+        rows.has_prompt[row] = n_prompt > 0
         for scope in asked:
+            low, high = 0, end - first
             if scope == CONVERSATION:
-                n_units = _add_unit(scope, -1, 0, n, ngram, work, found, n_units)
-            elif scope == TURNS:
-                for i in range(n_messages):
-                    n_units = _add_unit(scope, i, ends[i], ends[i + 1], ngram, work, found, n_units)
-            elif chosen[scope - PROMPT, row] >= 0:
-                at = chosen[scope - PROMPT, row] - first
-                n_units = _add_unit(scope, at, ends[at], ends[at + 1], ngram, work, found, n_units)
-        unit_bounds[row + 1] = n_units
-    return n_units, found.starts[n_units]
+                low, high = -1, 0
+            elif scope != TURNS:
+                low = prompt if scope == PROMPT else answer
+                high = low + 1 if low >= 0 else low
+            for message in range(low, high):
+                begin, n_tokens = (ends[message], ends[message + 1] - ends[message]) if message >= 0 else (0, n)
+                if n_tokens == 0:
+                    continue
+                found.scope[n_units], found.message[n_units] = scope, message
+                at = _token(room, begin)
+                found.exact[n_units, 0], found.exact[n_units, 1] = whole if message < 0 else hash_exactly(at, n_tokens)
+                n_shingles = hash_shingles(at, n_tokens, ngram, room.sums, room.hashes)
+                filled += sort_distinct(room.hashes, n_shingles, shingles + np.uint64(4 * filled))
+                n_units += 1
+                found.starts[n_units] = filled
+        rows.bounds[row + 1] = n_units
+    return n_units, filled
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _tokenize_row(first: int, n_messages: int, spoken: Spoken, reader: Reader, ends: I64) -> int:
-    """Write the row's tokens, and where those of each message end; return how many there are."""
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _token(room: Room, i: int) -> Any:
+    return room.tokens + np.uint64(8 * i)
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def _tokenize_row(first: int, end: int, roles: U8, spoken: Spoken, reader: Reader, ends: I64) -> tuple[int, int, int]:
+    """Write the row's tokens, and where those of each message end.
+
+    Return how many there are, the user's first message and the assistant's last one, -1 if there is none.
+    """
     n = 0
-    for i in range(n_messages):
-        if spoken.counts[first + i]:
+    prompt = answer = -1
+    for message in range(first, end):
+        if spoken.counts[message]:
             for part in range(len(spoken.sizes)):
-                size = spoken.sizes[part, first + i]
+                size = spoken.sizes[part, message]
                 if size > 0:
-                    n = tokenize_text(spoken.addresses[part, first + i], size, reader, n)
-        ends[i + 1] = n
-    return n
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add_unit(
-    scope: int, message: int, begin: int, end: int, ngram: int, work: Work, found: Found, n_units: int
-) -> int:
-    """Write the unit of tokens[begin:end], if there is a token; return how many units there are."""
-    if begin == end:
-        return n_units
-    tokens, at = work.tokens[begin:end], found.starts[n_units]
-    found.scope[n_units] = scope
-    found.message[n_units] = message
-    hash_exactly(tokens, found.exact[n_units])
-    n_shingles = hash_shingles(tokens, ngram, work.sums, work.hashes)
-    found.starts[n_units + 1] = at + sort_distinct(work.hashes, n_shingles, found.shingles[at:])
-    return n_units + 1
+                    n = tokenize_text(spoken.addresses[part, message], size, reader, n)
+        ends[message - first + 1] = n
+        if roles[message] == USER and prompt < 0:
+            prompt = message - first
+        if roles[message] == ASSISTANT:
+            answer = message - first
+    return n, prompt, answer
