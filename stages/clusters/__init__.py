@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import numpy as np
 import polars as pl
 
 from stages.clusters.bands import choose_bands
@@ -56,17 +55,15 @@ def cluster_rows(
     if not len(shards):
         return
     memory = Memory(int(config.memory * 2**30), spill)
-    if config.ignore_common:
-        shards, against = without_boilerplate(shards, against, config.ignore_common)
-    corpus = measure(shards, against)
+    # what is compared may be made anew at each reading; all else is told of the rows as they are
+    compared = without_boilerplate(shards, against, config.ignore_common) if config.ignore_common else (shards, against)
+    corpus = measure(*compared, is_lasting=not config.ignore_common)
     index = EvaluationIndex(evaluations, config.overlap) if len(evaluations) else None
     survey = Survey(corpus, config, dedup, index, memory)
     for shard in shards:
         survey.read(shard)
-    is_out = np.zeros(corpus.n_rows, np.bool_)
-    is_out[survey.excluded()] = True
     bands = {scope: choose_bands(corpus.num_perm, config.threshold_of(scope), config.recall) for scope in corpus.scopes}
-    shared = [share(corpus, scope, bands[scope], is_out, memory) for scope in corpus.scopes]
+    shared = [share(corpus, scope, bands[scope], survey.excluded(), memory) for scope in corpus.scopes]
     gathered = gather(corpus, shared, CROWD, memory)
     del shared
     survey.settle(gathered, decide(gathered, config, CROWD))

@@ -29,6 +29,8 @@ class Corpus:
     """Units of all shards by scope."""
     num_perm: int
     """Width of their sketches; 0 if there is none."""
+    is_lasting: bool
+    """Whether shingles stay where they are read; else each reading makes them anew."""
 
     @property
     def n_rows(self) -> int:
@@ -46,23 +48,17 @@ class Corpus:
         return [scope for scope, n in zip(SCOPES, self.n_units, strict=True) if n]
 
     def read(self) -> Iterator[tuple[int, pl.DataFrame]]:
-        """Yield of each shard the number of its first row, and the shard, which is read then and there."""
-        first = 0
-        for shards in (self.own, self.references):
-            for i in range(len(shards)):
-                frame = shards[i]
-                yield first, frame
-                first += frame.height
+        """Yield of each shard the number of its first row, and the shard."""
+        return read_all(self.own, self.references)
 
 
-def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame]) -> Corpus:
+def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame], *, is_lasting: bool) -> Corpus:
     """Read every shard once and return how much there is.
 
     Raises ValueError where sketches differ in width.
     """
-    empty = Corpus(own=own, references=references, heights=[], n_units=np.zeros(len(SCOPES), np.int64), num_perm=0)
     heights, n_units, widths = [], np.zeros(len(SCOPES), np.int64), set()
-    for _, frame in empty.read():
+    for _, frame in read_all(own, references):
         units = read_units(frame)
         heights.append(frame.height)
         n_units += np.bincount(units.scopes, minlength=len(SCOPES))
@@ -73,7 +69,24 @@ def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame]) -> 
             f"column minhash: expected one width, got {sorted(widths)} values; sign all with one [signatures] num_perm"
         )
     num_perm = widths.pop() if widths else 0
-    return Corpus(own=own, references=references, heights=heights, n_units=n_units, num_perm=num_perm)
+    return Corpus(
+        own=own,
+        references=references,
+        heights=heights,
+        n_units=n_units,
+        num_perm=num_perm,
+        is_lasting=is_lasting,
+    )
+
+
+def read_all(*sequences: Sequence[pl.DataFrame]) -> Iterator[tuple[int, pl.DataFrame]]:
+    """Yield of each shard the number of its first row, and the shard, which is read then and there."""
+    first = 0
+    for shards in sequences:
+        for i in range(len(shards)):
+            frame = shards[i]
+            yield first, frame
+            first += frame.height
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +104,8 @@ class Shared:
     """Of each unit: its row."""
 
 
-def share(corpus: Corpus, scope: Scope, bands: tuple[int, int], is_out: NDArray[np.bool_], memory: Memory) -> Shared:
-    """Return which units of a scope share which buckets; rows that are out take no part.
+def share(corpus: Corpus, scope: Scope, bands: tuple[int, int], out: NDArray[np.int64], memory: Memory) -> Shared:
+    """Return which units of a scope share which buckets; the rows `out` take no part.
 
     Memory: 4 bytes for each unit and band, 11 a unit, and 8 to 16 for the keys of one band, or of a part of it, at a time.
     """
@@ -112,14 +125,14 @@ def share(corpus: Corpus, scope: Scope, bands: tuple[int, int], is_out: NDArray[
         rows[begin:end] = of_rows + first
         band_keys(minhash, n_values, buckets[:, begin:end])
         begin = end
-    out = is_out[rows] if is_out.any() else np.zeros(n_units, np.bool_)
+    is_out = np.isin(rows, out) if len(out) else np.zeros(n_units, np.bool_)
     n_shared = memory.zeros(n_units, np.uint16)
     key = memory.zeros(n_units, np.uint32)
     n_partitions = _partitions(n_units, memory.left)
     sizes: list[NDArray[np.int32]] = []
     n = 0
     for band in range(n_bands):
-        sizes.append(share_buckets(buckets[band], out, key, n_partitions, n_shared, n))
+        sizes.append(share_buckets(buckets[band], is_out, key, n_partitions, n_shared, n))
         n += len(sizes[-1])
     memory.release(key)
     return Shared(scope=scope, buckets=buckets, sizes=np.concatenate(sizes), n_shared=n_shared, rows=rows)

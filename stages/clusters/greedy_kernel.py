@@ -68,18 +68,7 @@ def keep_greedily(
             found.best[0], found.similarity[0], found.n[0] = NOBODY, thresholds[scope], 0
             if is_turns[scope]:
                 _find_containers(
-                    row,
-                    begin,
-                    end,
-                    thresholds[scope],
-                    n_scopes,
-                    members,
-                    buckets,
-                    index,
-                    found,
-                    row_seen_by,
-                    copies,
-                    crowd,
+                    row, begin, end, thresholds, members, buckets, index, found, row_seen_by, copies, crowd
                 )
             else:
                 _find_similar(
@@ -89,20 +78,25 @@ def keep_greedily(
             if best != NOBODY and (members.is_reference[best] or found.n[0] == copies):
                 keeper[row], similarity[row], scope_of[row] = best, found.similarity[0], scope
                 break
-            for k in range(found.n[0]):
-                similar_to[n_similar] = found.others[k]
-                n_similar += 1
+            similar_to[n_similar : n_similar + found.n[0]] = found.others[: found.n[0]]
+            n_similar += found.n[0]
         if keeper[row] == NOBODY:
-            for k in range(n_similar):
-                _unite(cluster, members.rank, row, similar_to[k])
+            for other in similar_to[:n_similar]:
+                _unite(cluster, members.rank, row, other)
             _enter(row, thresholds, members, buckets, index)
-    for row in range(n_rows):
+    _name_clusters(cluster, keeper)
+    return keeper, similarity, scope_of, cluster
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _name_clusters(cluster: I32, keeper: I32) -> None:
+    """Give each row the root of its cluster, which for a removed row is its keeper's."""
+    for row in range(len(cluster)):
         if keeper[row] == NOBODY:
             cluster[row] = _root(cluster, row)
-    for row in range(n_rows):
+    for row in range(len(cluster)):
         if keeper[row] != NOBODY:
             cluster[row] = cluster[keeper[row]]
-    return keeper, similarity, scope_of, cluster
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -199,12 +193,26 @@ def _find_similar(
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _least_shared(begin: int, end: int, buckets: Buckets) -> int:
+    """Return which of the units begin:end shares its buckets with the fewest others; NOBODY if one shares none."""
+    found, fewest = begin, np.int64(1) << 60
+    for unit in range(begin, end):
+        n_others = np.int64(0)
+        for at in range(buckets.first[unit], buckets.first[unit + 1]):
+            n_others += buckets.sizes[buckets.shared[at]]
+        if n_others == 0:
+            return NOBODY
+        if n_others < fewest:
+            found, fewest = unit, n_others
+    return found
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _find_containers(
     row: int,
     begin: int,
     end: int,
-    threshold: float,
-    n_scopes: int,
+    thresholds: F64,
     members: Members,
     buckets: Buckets,
     index: RareIndex,
@@ -217,15 +225,10 @@ def _find_containers(
 
     They are sought by the unit that shares its buckets with the fewest others; a unit without any has no similar one.
     """
-    sought, fewest = begin, np.int64(1) << 60
-    for unit in range(begin, end):
-        n_others = np.int64(0)
-        for at in range(buckets.first[unit], buckets.first[unit + 1]):
-            n_others += buckets.sizes[buckets.shared[at]]
-        if n_others == 0:
-            return
-        if n_others < fewest:
-            sought, fewest = unit, n_others
+    sought = _least_shared(begin, end, buckets)
+    if sought == NOBODY:
+        return
+    n_scopes, threshold = len(thresholds), thresholds[members.scope[begin]]
     is_crowded = False
     for at in range(buckets.first[sought], buckets.first[sought + 1]):
         bucket = buckets.shared[at]

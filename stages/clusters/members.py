@@ -32,7 +32,7 @@ class Gathered:
     """Of each row of the corpus: which member it is, -1 if none."""
     members: "Members"
     buckets: "Buckets"
-    owners: list[Any]
+    owners: list[NDArray[np.uint32]]
     """What keeps the shingles alive."""
 
 
@@ -40,10 +40,10 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
     """Return the rows that share a bucket in some scope, with all their units.
 
     Memory: 4 bytes for each row of the corpus; for members their attributes, about 130 bytes a unit and 4 for each
-    bucket a unit is in. Shingles stay where they are.
+    bucket a unit is in. Shingles stay where they are, if they do; else those of members are copied.
     """
     from stages.clusters.compare_kernel import Members
-    from stages.clusters.set_kernel import fill_bitmaps
+    from stages.clusters.set_kernel import copy_sets, fill_bitmaps
 
     member_of = memory.zeros(corpus.n_rows, np.int32)
     for each in shared:
@@ -68,12 +68,17 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
             done[each.scope] += len(mine)
         if is_in.any():
             n_units += int(is_in.sum())
-            owners.append(units.owner)
+            addresses, owner = units.addresses[is_in], units.owner
+            if not corpus.is_lasting:
+                owner = memory.zeros(int(units.sizes[is_in].sum()), np.uint32)
+                addresses = copy_sets(addresses, units.sizes[is_in], owner)
+            owners.append(owner)
             frames.append(frame.select(ATTRIBUTES).filter(pl.Series(of_frame >= 0)))
             parts["row"].append(of_frame[units.rows[is_in]])
             parts["scope"].append(units.scopes[is_in])
-            for name in ("addresses", "sizes", "exact"):
-                parts[name].append(getattr(units, name)[is_in])
+            parts["addresses"].append(addresses)
+            parts["sizes"].append(units.sizes[is_in])
+            parts["exact"].append(units.exact[is_in])
     empty = {"row": np.int32, "scope": np.uint8, "addresses": np.uint64, "sizes": np.int32}
     arrays = {name: np.concatenate([np.empty(0, kind), *parts[name]]) for name, kind in empty.items()}
     bitmaps = memory.zeros((n_units, 8), np.uint64)

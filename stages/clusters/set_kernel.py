@@ -25,6 +25,18 @@ def fill_bitmaps(addresses: U64, sizes: I32, bitmaps: U64) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def copy_sets(addresses: U64, sizes: I32, values: U32) -> U64:
+    """Copy sets to `values`, one after the other, and return where they are there."""
+    copied = np.empty(len(sizes), np.uint64)
+    base, begin = np.uint64(values.ctypes.data), 0
+    for at in range(len(sizes)):
+        values[begin : begin + sizes[at]] = values_at(addresses[at], sizes[at])
+        copied[at] = base + np.uint64(4 * begin)
+        begin += sizes[at]
+    return copied
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def differing_bits(bitmaps: U64, one: int, other: int) -> int:
     """Return in how many bits the bitmaps of two sets differ, which is never more than |A ^ B|.
 

@@ -14,6 +14,7 @@ from stages.clusters.losses import SourceLosses
 from stages.clusters.members import Gathered
 from stages.clusters.memory import Memory
 from stages.clusters.overlap import EvaluationIndex
+from stages.clusters.rank import check_priority
 from stages.clusters.settings import Clusters
 from stages.clusters.split_gate import SplitGate
 from stages.clusters.splits import draws, hold_out, join_groups
@@ -52,7 +53,7 @@ class Survey:
             self._contains.append(found.with_columns(pl.col("row").cast(pl.Int64) + first))
 
     def excluded(self) -> NDArray[np.int64]:
-        """Return the rows that are dropped for what they contain, so that they are nobody's keepers."""
+        """Return the rows that are dropped for what they contain, ascending; they are nobody's keepers."""
         if self._config.contaminated == "report" or not self._contains:
             return np.empty(0, np.int64)
         return pl.concat(self._contains)["row"].to_numpy()
@@ -67,8 +68,10 @@ class Survey:
     def settle(self, gathered: Gathered, fates: Fates) -> None:
         """Take note of the fates, and decide the splits.
 
-        Raises GateError if a source loses more than the settings allow, or more than half would be held out.
+        Raises GateError if `priority` matches no source, if a source loses more than the settings allow, or if more than
+        half would be held out.
         """
+        check_priority(self._config.priority, self._losses.origins())
         own = gathered.numbers < len(self._reason)
         self._reason[gathered.numbers[own]] = fates.reason[own]
         self._reason[self.excluded()] = _CONTAMINATED

@@ -278,3 +278,39 @@ def test_shards_are_read_one_at_a_time_and_none_is_held() -> None:
     assert out.equals(cluster(frame))
     assert set(reads[-8:]) == {0, 1, 2, 3, 4, 5, 6}  # the sequence is gone through, not kept
     assert len(reads) <= 7 * 7
+
+
+# --- boilerplate
+
+
+def test_common_shingles_are_ignored_in_rows_and_references_and_copied_where_they_do_not_last() -> None:
+    boilerplate = list(range(1_000, 1_090))
+    own = [list(range(20 * k, 20 * k + 10)) for k in range(30)]
+    rows = [[*boilerplate, *values] for values in own]
+    rows.append([*boilerplate, *own[3][:9]])  # a true duplicate, once what all have is left out
+    frame, reference = signed(rows), signed([[*boilerplate, *own[7]]], ids=["old.jsonl:1"])
+    assert cluster(frame)["keeper"].null_count() == 1  # 90 of 110 shingles are everybody's
+    asked: list[int] = []
+
+    def spill(n_bytes: int) -> np.ndarray:
+        asked.append(n_bytes)
+        return sparse(n_bytes)
+
+    for memory in (4.0, 1e-9):
+        out = cluster(frame, config=Clusters(ignore_common=0.9, memory=memory), against=[reference], spill=spill)
+        gone = out.filter(pl.col("reason").is_not_null())
+        assert gone["id"].to_list() == ["a.jsonl:8", "a.jsonl:31"]
+        assert gone["keeper"].to_list() == ["old.jsonl:1", "a.jsonl:4"]
+        assert gone["similarity"].to_list() == [1.0, 0.9]
+    assert asked
+
+
+def test_evaluation_records_are_found_whatever_is_ignored() -> None:
+    question = list(range(500, 530))
+    frame = signed([[*question, *range(40 * k, 40 * k + 20)] for k in range(0, 24, 2)])
+    evaluation = signed([question], ids=["eval.jsonl:5"])
+    config = Clusters(ignore_common=0.5, contaminated="drop")
+    out = cluster(frame, config=config, evaluations=[evaluation])
+    assert out["reason"].to_list() == ["contaminated"] * 12
+    assert out["evaluation"].to_list() == ["eval.jsonl:5"] * 12
+    assert out["overlap"].to_list() == [1.0] * 12
