@@ -22,12 +22,12 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """What text is compared, and how finely."""
 
     scope: Scope | tuple[Scope, ...] = "conversation"
-    """What is compared: "conversation" (all messages), "prompt" (the first of the user), "answer" (the last of the assistant),
-    "turns" (each message by itself), or a list of these."""
+    """What is compared: "conversation" (all messages but the system's), "prompt" (the first of the user), "answer" (the last of
+    the assistant), "turns" (each message by itself), or a list of these."""
     includes_system: bool = False
-    """Whether "conversation" counts system prompts; they are boilerplate that makes strangers look alike."""
+    """Whether system prompts count in "conversation" and "turns"; they are boilerplate that makes strangers look alike."""
     leave_out: tuple[str, ...] = ()
-    """Regular expressions; what they match in a message counts as a space."""
+    """Regular expressions (Rust's); what they match in the reasoning, content or tool calls of a message counts as a space."""
     case: Literal["fold", "keep"] = "fold"
     """Whether A and a are the same."""
     width: Literal["fold", "keep"] = "fold"
@@ -37,7 +37,7 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     white_space: Literal["ignore", "keep"] = "ignore"
     """Whether each white-space character is a token; else it only separates."""
     token: Literal["word", "character"] = "word"
-    """What a shingle is made of; scripts without spaces are always read character by character."""
+    """What a shingle is made of: words, or single characters; scripts without spaces are read by character in any case."""
     ngram: Annotated[int, msgspec.Meta(ge=1, le=64)] = 5
     """Tokens per shingle."""
     num_perm: Annotated[int, msgspec.Meta(ge=LANES, le=1024, multiple_of=LANES)] = 128

@@ -61,20 +61,6 @@ def store_word(typingctx: Any, address: Any, word: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def fetch(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
-    """Have the 64 bytes at an address brought near; nothing happens if there are none."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        kind = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [_I8.as_pointer()], kind)
-        read, keep, data = ir.Constant(_I32, 0), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
-        builder.call(prefetch, [builder.inttoptr(arguments[0], _I8.as_pointer()), read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(types.uint64), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
 def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         return builder.inttoptr(arguments[0], cgutils.voidptr_t)

@@ -22,8 +22,6 @@ CONVERSATION, PROMPT, ANSWER, TURNS = 0, 1, 2, 3
 """Places in schemas.scopes.SCOPES."""
 NOBODY, USER, ASSISTANT = 0, 1, 2
 """Codes of the roles that scopes ask for; NOBODY is any other."""
-_AHEAD = 12  # messages whose texts are fetched before they are needed
-_LINE = 64
 
 
 class Spoken(NamedTuple):

@@ -1,19 +1,25 @@
 """Shingles and sketches: texts share what their tokens share, and sketches are datasketch's, bit for bit."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import datasketch
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from schemas.conform import conform
+from schemas.tables import SIGNED
 from stages.signatures import sign_conversations, sketch_permutations
 from stages.signatures.shingle_kernel import hash_exactly, hash_shingles
 from stages.signatures.sketch_kernel import sketch_rows
 from stages.signatures.sort_kernel import SORT_ROOM, sort_distinct
+from tests.corpus import ROOT
 from tests.stages.signing import RUNS, TEXTS, configured, conversation, measured, plain_tokens, signed, units
 
 NO_VALUE = 0xFFFFFFFF
@@ -185,3 +191,20 @@ def test_minhash_loads_into_datasketch_and_its_index_finds_planted_near_duplicat
     later = sketches[0].copy()
     later.update(b"a shingle of the user's own")  # a loaded sketch is a whole one: it can be added to
     assert later.jaccard(sketches[0]) > 0.9
+
+
+def test_the_python_of_the_page_on_signatures_runs_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join(f"word{100 * k + i}" for i in range(100)) for k in range(100)]
+    near = [text.rsplit(" ", 1)[0] + " other" for text in texts]
+    frame = measured(*[conversation(("user", text)) for text in (*texts, *near)])
+    kept = tmp_path / "runs" / "my" / "signatures" / "kept"
+    kept.mkdir(parents=True)
+    table = conform(sign_conversations(frame, configured(scope=["conversation", "prompt"])).to_arrow(), SIGNED)
+    with pa.ipc.new_file(kept / "00000.arrow", table.schema) as writer:
+        writer.write_table(table)
+    page = (ROOT / "docs" / "signatures.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(block, "signatures.md", "exec"), names)  # noqa: S102 - our own document
+    assert names["near"] == {f"a.jsonl:{i + 1}": [f"a.jsonl:{(i + 100) % 200 + 1}"] for i in range(200)}

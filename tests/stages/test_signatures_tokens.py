@@ -1,5 +1,7 @@
 """Tokens: a slow, plain reading of the text must give the same as the kernel, for every setting."""
 
+import itertools
+import re
 import sys
 
 import numpy as np
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from stages.signatures.alphabet import KIND_SHIFT, SEPARATOR, SINGLE, WORD, Alphabet, Rules, alphabet, entry
 from stages.signatures.token_kernel import SCRATCH, open_reader, tokenize_text
+from tests.corpus import ROOT
 from tests.stages.signing import RUNS, TEXTS, configured, is_same_partition, plain_tokens
 
 OPTIONS = st.fixed_dictionaries(
@@ -145,3 +148,24 @@ def test_the_kinds_of_the_default_alphabet() -> None:
     assert {table[ord(c)] >> KIND_SHIFT for c in "aé한ж1٣"} == {WORD}
     assert {table[ord(c)] >> KIND_SHIFT for c in "中あไ😀+\ue000"} == {SINGLE}
     assert {table[ord(c)] >> KIND_SHIFT for c in " ,。\n_`"} == {SEPARATOR}
+
+
+def rows_of(page: str, header: str) -> list[list[str]]:
+    """Return the cells of the table under a header line."""
+    lines = page.split(header, 1)[1].splitlines()[2:]
+    table = list(itertools.takewhile(lambda line: line.startswith("|"), lines))
+    return [[cell.strip(" ") for cell in line.strip("|").split(" | ")] for line in table]
+
+
+def test_the_tables_of_the_page_on_signatures_are_right() -> None:
+    page = (ROOT / "docs" / "signatures.md").read_text(encoding="utf-8")
+    texts = rows_of(page, "| text | tokens | why |")
+    assert len(texts) > 6
+    for text, tokens, _ in texts:
+        assert plain_tokens(text.split("`")[1]) == re.findall("`([^`]*)`", tokens)
+    options = rows_of(page, "| setting | tokens |")
+    assert len(options) == 5
+    for option, tokens in options:
+        name, value = re.findall('`(.*) = "(.*)"`', option)[0]
+        found = re.findall("`([^`]*)`", tokens.split(",  but")[0].split(", but")[0])
+        assert plain_tokens("Hello,  World!", **{name: value}) == found
