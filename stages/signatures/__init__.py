@@ -52,7 +52,8 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             try:
                 matches_nothing = pl.Series([""]).str.contains(pattern)[0]
             except pl.exceptions.ComputeError as error:
-                problem = str(error).strip().splitlines()[-1].removeprefix("error: ")
+                said = [line for line in str(error).splitlines() if line.startswith("error: ")]
+                problem = said[-1].removeprefix("error: ") if said else str(error).partition("\n")[0]
                 raise ValueError(
                     f"leave_out[{i}] = {pattern!r}: not a regular expression: {problem}; write it as Rust's regex does "
                     "(no look-around, no back-references), with every \\ doubled unless the TOML string is in single quotes"

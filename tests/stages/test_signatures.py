@@ -152,8 +152,11 @@ def test_reasoning_can_be_left_out_and_a_message_may_become_empty() -> None:
     ("settings", "problem"),
     [
         ({"scope": []}, "scope = []: expected at least one"),
-        ({"leave_out": ["ok", "(unclosed"]}, r"leave_out\[1\] = '\(unclosed': not a regular expression"),
-        ({"leave_out": [r"(?=x)"]}, r"leave_out\[0\] = .*: not a regular expression"),
+        (
+            {"leave_out": ["ok", "(unclosed"]},
+            r"leave_out\[1\] = '\(unclosed': not a regular expression: unclosed group;",
+        ),
+        ({"leave_out": [r"(?=x)"]}, r"leave_out\[0\] = .*: not a regular expression: look-around"),
         ({"leave_out": ["x*"]}, r"leave_out\[0\] = 'x\*': matches the empty text"),
         ({"scope": "everything"}, "Invalid enum value 'everything'"),
         ({"ngram": 0}, "Expected `int` >= 1"),
