@@ -50,9 +50,8 @@ def keep_greedily(
         _crowding_units(buckets, n_units, crowd), members.addresses, members.sizes, members.scope, thresholds
     )
     # two kept rows are never alike, so one that is wholly similar is the only one; references may be alike
-    is_settling = copies == 1 and not members.is_reference.any()
-    seen_by = np.full(n_units, np.int32(NOBODY))  # the unit that met this one last, so that two units meet once
-    row_seen_by = np.full(n_rows if is_turns.any() else 0, np.int32(NOBODY))
+    is_settling_at_all = copies == 1 and not members.is_reference.any()
+    seen_by = np.full(n_rows, np.int32(NOBODY))  # the search that met this row last, so that two rows meet once
     keeper = np.full(n_rows, np.int32(NOBODY))
     similarity = np.full(n_rows, np.nan)
     scope_of = np.full(n_rows, np.int8(-1))
@@ -66,14 +65,22 @@ def keep_greedily(
             if begin == end:
                 continue
             found.best[0], found.similarity[0], found.n[0] = NOBODY, thresholds[scope], 0
-            if is_turns[scope]:
-                _find_containers(
-                    row, begin, end, thresholds, members, buckets, index, found, row_seen_by, copies, crowd
-                )
-            else:
-                _find_similar(
-                    begin, thresholds[scope], members, buckets, index, found, seen_by, copies, crowd, is_settling
-                )
+            sought = _least_shared(begin, end, buckets)
+            if sought == NOBODY:
+                continue
+            is_settling = is_settling_at_all and not is_turns[scope]
+            search = Search(
+                begin,
+                end,
+                sought,
+                thresholds[scope],
+                n_scopes,
+                is_turns[scope],
+                copies,
+                is_settling,
+                members.rank[row] * n_scopes + scope,
+            )
+            _find_similar(search, crowd, members, buckets, index, found, seen_by)
             best = found.best[0]
             if best != NOBODY and (members.is_reference[best] or found.n[0] == copies):
                 keeper[row], similarity[row], scope_of[row] = best, found.similarity[0], scope
@@ -148,51 +155,6 @@ def _enter(row: int, thresholds: F64, members: Members, buckets: Buckets, index:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _find_similar(
-    unit: int,
-    threshold: float,
-    members: Members,
-    buckets: Buckets,
-    index: RareIndex,
-    found: Found,
-    seen_by: I32,
-    copies: int,
-    crowd: int,
-    is_settling: bool,
-) -> None:
-    """Find the kept rows whose unit of this scope is similar to `unit`.
-
-    `is_settling`: one that is wholly similar ends the search.
-    """
-    is_crowded = False
-    for at in range(buckets.first[unit], buckets.first[unit + 1]):
-        bucket = buckets.shared[at]
-        for k in range(buckets.begin[bucket], buckets.end[bucket]):
-            other = buckets.kept[k]
-            if seen_by[other] != unit:
-                seen_by[other] = unit
-                weigh(unit, other, threshold, members, found, copies)
-        is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
-        if is_settling and found.best[0] != NOBODY and found.similarity[0] == 1.0:
-            return
-    if not is_crowded:
-        return
-    n_short, n_long = rarest(index, values_at(members.addresses[unit], members.sizes[unit]), threshold)
-    mask = u32(len(index.counts) - 1)
-    for k in range(n_long):
-        slot = u32(index.keys[k]) & mask
-        # its short prefix meets the long ones of larger sets, its long prefix the short ones of smaller sets
-        for prefix in range(SHORT, LONG + 1 if k < n_short else LONG):
-            posting = index.heads[prefix, slot]
-            while posting >= 0:
-                other = index.units[posting]
-                if seen_by[other] != unit and members.scope[other] == members.scope[unit]:
-                    seen_by[other] = unit
-                    weigh(unit, other, threshold, members, found, copies)
-                posting = index.following[posting]
-
-
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _least_shared(begin: int, end: int, buckets: Buckets) -> int:
     """Return which of the units begin:end shares its buckets with the fewest others; NOBODY if one shares none."""
     found, fewest = begin, np.int64(1) << 60
@@ -207,49 +169,72 @@ def _least_shared(begin: int, end: int, buckets: Buckets) -> int:
     return found
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _find_containers(
-    row: int,
-    begin: int,
-    end: int,
-    thresholds: F64,
-    members: Members,
-    buckets: Buckets,
-    index: RareIndex,
-    found: Found,
-    seen_by: I32,
-    copies: int,
-    crowd: int,
-) -> None:
-    """Find the kept rows among whose units each of the units begin:end of `row` has a similar one.
+class Search(NamedTuple):
+    """The search for the kept rows that are similar to one row in one scope."""
 
-    They are sought by the unit that shares its buckets with the fewest others; a unit without any has no similar one.
-    """
-    sought = _least_shared(begin, end, buckets)
-    if sought == NOBODY:
-        return
-    n_scopes, threshold = len(thresholds), thresholds[members.scope[begin]]
-    is_crowded = False
+    begin: int
+    end: int
+    """The row's units in the scope."""
+    sought: int
+    """The one of them by which others are met."""
+    threshold: float
+    n_scopes: int
+    is_turns: bool
+    """Whether each of the units must have a similar one in the other row; else there is one of each."""
+    copies: int
+    is_settling: bool
+    """Whether one that is wholly similar ends the search."""
+    stamp: int
+    """The number of this search, by which rows know that they were met in it."""
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _find_similar(
+    search: Search, crowd: int, members: Members, buckets: Buckets, index: RareIndex, found: Found, seen_by: I32
+) -> None:
+    """Find the kept rows that are similar: in the buckets of the unit sought, and where those are full, by rare shingles."""
+    sought, is_crowded = search.sought, False
     for at in range(buckets.first[sought], buckets.first[sought + 1]):
         bucket = buckets.shared[at]
         for k in range(buckets.begin[bucket], buckets.end[bucket]):
-            other = members.row[buckets.kept[k]]
-            if seen_by[other] != row:
-                seen_by[other] = row
-                weigh_container(begin, end, sought, other, threshold, n_scopes, members, found, copies)
+            _meet(buckets.kept[k], search, members, found, seen_by)
         is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
+        if search.is_settling and found.best[0] != NOBODY and found.similarity[0] == 1.0:
+            return
     if not is_crowded:
         return
-    n_short, n_long = rarest(index, values_at(members.addresses[sought], members.sizes[sought]), threshold)
+    n_short, n_long = rarest(index, values_at(members.addresses[sought], members.sizes[sought]), search.threshold)
     mask = u32(len(index.counts) - 1)
     for k in range(n_long):
         slot = u32(index.keys[k]) & mask
+        # its short prefix meets the long ones of larger sets, its long prefix the short ones of smaller sets
         for prefix in range(SHORT, LONG + 1 if k < n_short else LONG):
             posting = index.heads[prefix, slot]
             while posting >= 0:
-                unit = index.units[posting]
-                other = members.row[unit]
-                if members.scope[unit] == members.scope[sought] and seen_by[other] != row:
-                    seen_by[other] = row
-                    weigh_container(begin, end, sought, other, threshold, n_scopes, members, found, copies)
+                other = index.units[posting]
+                if members.scope[other] == members.scope[sought]:
+                    _meet(other, search, members, found, seen_by)
                 posting = index.following[posting]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _meet(other: int, search: Search, members: Members, found: Found, seen_by: I32) -> None:
+    """Compare with the row of a kept unit, unless it was met before in this search."""
+    row = members.row[other]
+    if seen_by[row] == search.stamp:
+        return
+    seen_by[row] = search.stamp
+    if search.is_turns:
+        weigh_container(
+            search.begin,
+            search.end,
+            search.sought,
+            row,
+            search.threshold,
+            search.n_scopes,
+            members,
+            found,
+            search.copies,
+        )
+    else:
+        weigh(search.sought, other, search.threshold, members, found, search.copies)

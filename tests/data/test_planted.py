@@ -38,7 +38,8 @@ def marked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pl.DataFrame]:
     conversations = kept(ingested).select(CONVERSATIONS.names)
     measured = mark_length(conversations, Length(min_chars=BOUNDS["min_chars"], max_chars=BOUNDS["max_chars"]))
     rows = kept(measured)
-    clusters = cluster_rows(sign_conversations(rows, Signatures()), Clusters(threshold=BOUNDS["threshold"]))
+    signed = sign_conversations(rows, Signatures())
+    (clusters,) = cluster_rows([signed], Clusters(threshold=BOUNDS["threshold"]), dedup=Dedup())
     return {"ingest": ingested, "length": measured, "dedup": mark_duplicates(rows, clusters, Dedup())}
 
 
