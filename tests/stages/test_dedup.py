@@ -19,6 +19,8 @@ def measured(texts: list[str], source: str = "a.jsonl") -> pl.DataFrame:
             "id": [f"{source}:{i + 1}" for i in range(len(texts))],
             "source": [source] * len(texts),
             "tags": [[]] * len(texts),
+            "score": [None] * len(texts),
+            "created": [None] * len(texts),
             "messages": [[{"role": "user", "content": text}] for text in texts],
             "tools": [None] * len(texts),
             "n_chars": [len(text) for text in texts],
@@ -28,6 +30,8 @@ def measured(texts: list[str], source: str = "a.jsonl") -> pl.DataFrame:
             "id": pl.String,
             "source": pl.String,
             "tags": pl.List(pl.String),
+            "score": pl.Float64,
+            "created": pl.Datetime("us", "UTC"),
             "messages": MESSAGES,
             "tools": pl.String,
             "n_chars": pl.Int32,
@@ -36,9 +40,15 @@ def measured(texts: list[str], source: str = "a.jsonl") -> pl.DataFrame:
     )
 
 
+def clustered(frame: pl.DataFrame, dedup: Dedup | None = None) -> pl.DataFrame:
+    signed = sign_conversations(frame, Signatures())
+    (table,) = cluster_rows([signed], Clusters(max_source_loss=1.0), dedup=dedup or Dedup())
+    return table
+
+
 def marked(frame: pl.DataFrame, **config: float) -> pl.DataFrame:
-    clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
-    return mark_duplicates(frame, clusters, Dedup(**config))
+    dedup = Dedup(**config)
+    return mark_duplicates(frame, clustered(frame, dedup), dedup)
 
 
 def story(k: int) -> str:
@@ -50,7 +60,7 @@ def test_duplicates_are_marked_with_the_keeper_the_similarity_and_the_reason() -
     assert out["drop_reason"].to_list() == ["near_duplicate", "near_duplicate", None, None]
     assert out["keeper"].to_list() == ["a.jsonl:3", "a.jsonl:3", None, None]
     assert out["similarity"].to_list() == [56 / 57, 56 / 57, None, None]
-    assert out["n_duplicates"].to_list() == [3, 3, 3, 1]
+    assert out["scope"].to_list() == ["conversation", "conversation", None, None]
     exact = marked(measured(["Hello there.", "hello, there"]))
     assert exact["drop_reason"].to_list() == [None, "exact_duplicate"] or exact["drop_reason"].to_list() == [
         "exact_duplicate",
@@ -63,7 +73,6 @@ def test_no_row_is_lost_and_exactly_one_of_a_cluster_is_kept() -> None:
     assert out.height == 200
     kept = out.filter(pl.col("drop_reason").is_null())
     assert kept.height == out["cluster"].n_unique() == 40
-    assert kept["n_duplicates"].sum() == 200
     assert set(out["keeper"].drop_nulls()) <= set(kept["id"])
 
 
@@ -93,25 +102,31 @@ def test_a_larger_share_of_validation_takes_nothing_back_and_another_seed_draws_
     assert 120 <= len(drawn[0.4, 1]) <= 200
 
 
-def test_the_split_of_a_name_is_the_same_in_every_release() -> None:
-    clusters = pl.DataFrame(
-        {
-            "id": [f"a:{i}" for i in range(32)],
-            "cluster": [f"{i:032x}" for i in range(32)],
-            "keeper": [None] * 32,
-            "similarity": [None] * 32,
-            "is_exact": [False] * 32,
-            "n_duplicates": [1] * 32,
-        },
-        schema_overrides={"keeper": pl.String, "similarity": pl.Float64, "n_duplicates": pl.Int32},
+def test_what_the_clusters_say_becomes_reason_evidence_and_split() -> None:
+    frame = measured([story(1), story(2), story(3)])
+    table = clustered(frame).with_columns(
+        cluster=pl.Series(["c1", "c2", "c2"]),
+        reason=pl.Series([None, "contaminated", "against"], dtype=pl.String),
+        keeper=pl.Series([None, None, "old.jsonl:9"], dtype=pl.String),
+        similarity=pl.Series([None, None, 0.85], dtype=pl.Float64),
+        scope=pl.Series([None, None, "prompt"], dtype=pl.String),
+        evaluation=pl.Series([None, "eval.jsonl:3", None], dtype=pl.String),
+        overlap=pl.Series([None, 0.75, None], dtype=pl.Float64),
+        split=pl.Series(["test", "train", "train"]),
     )
-    out = mark_duplicates(clusters.select("id"), clusters, Dedup(validation=0.5))
-    assert "".join(split[0] for split in out["split"]) == "vvvvvvvvtvvvvttvtvtvvttvvttvvvvt"
+    out = mark_duplicates(frame, table, Dedup())
+    assert out.select("cluster", "split", "drop_reason", "keeper", "similarity", "scope").rows() == [
+        ("c1", "test", None, None, None, None),
+        ("c2", "train", "contaminated", None, None, None),
+        ("c2", "train", "against", "old.jsonl:9", 0.85, "prompt"),
+    ]
+    assert out.select("evaluation", "overlap").rows() == [(None, None), ("eval.jsonl:3", 0.75), (None, None)]
+    assert "n_duplicates" not in out.columns
 
 
 def test_frames_of_different_shards_are_refused() -> None:
     frame = measured([story(1), story(2)])
-    clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
+    clusters = clustered(frame)
     with pytest.raises(ValueError, match="2 conversations but 1 rows of clusters"):
         mark_duplicates(frame, clusters[:1], Dedup())
     with pytest.raises(ValueError, match=r"row 0 is a.jsonl:1 in the shard but a.jsonl:2 in clusters"):
@@ -120,7 +135,7 @@ def test_frames_of_different_shards_are_refused() -> None:
 
 def test_the_output_has_the_schema_of_distinct() -> None:
     for frame in (measured([story(1)]), measured([])):
-        clusters = cluster_rows(sign_conversations(frame, Signatures()), Clusters())
+        clusters = clustered(frame)
         stored = pl.DataFrame(pl.from_arrow(conform(clusters.to_arrow(), CLUSTERED)))
         out = mark_duplicates(frame, stored, Dedup())
         assert conform(out.to_arrow(), DISTINCT).num_rows == frame.height
