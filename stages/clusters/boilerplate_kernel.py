@@ -6,7 +6,7 @@ from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
-from stages.clusters.pointers import values_at
+from stages.pointers import halves_at
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -24,7 +24,7 @@ _FILTER = 20
 def count_slots(addresses: U64, sizes: I32, counts: U32) -> None:
     """Add to counts (SLOTS) the shingles of each slot."""
     for unit in range(len(sizes)):
-        for value in values_at(addresses[unit], sizes[unit]):
+        for value in halves_at(addresses[unit], sizes[unit]):
             counts[value >> u32(LOW)] += u32(1)
 
 
@@ -32,7 +32,7 @@ def count_slots(addresses: U64, sizes: I32, counts: U32) -> None:
 def count_shingles(addresses: U64, sizes: I32, place: I32, counts: U32) -> None:
     """Add to counts (places, 1 << LOW) each shingle of a slot that has a place (not -1)."""
     for unit in range(len(sizes)):
-        for value in values_at(addresses[unit], sizes[unit]):
+        for value in halves_at(addresses[unit], sizes[unit]):
             at = place[value >> u32(LOW)]
             if at >= 0:
                 counts[at, value & u32((1 << LOW) - 1)] += u32(1)
@@ -58,7 +58,7 @@ def filter_shingles(addresses: U64, sizes: I32, scopes: NDArray[np.uint8], commo
     for unit in range(len(sizes)):
         bitmap = bitmaps[scopes[unit]]
         of_scope = common[bounds[scopes[unit]] : bounds[scopes[unit] + 1]]
-        for value in values_at(addresses[unit], sizes[unit]):
+        for value in halves_at(addresses[unit], sizes[unit]):
             values[filled] = value
             bit = value >> u32(32 - _FILTER)
             if (bitmap[bit >> u32(6)] >> u64(bit & u32(63))) & u64(1) == 0:
@@ -67,7 +67,7 @@ def filter_shingles(addresses: U64, sizes: I32, scopes: NDArray[np.uint8], commo
                 at = np.searchsorted(of_scope, value)
                 filled += at == len(of_scope) or of_scope[at] != value
         if filled == starts[unit]:
-            for value in values_at(addresses[unit], sizes[unit]):
+            for value in halves_at(addresses[unit], sizes[unit]):
                 values[filled] = value
                 filled += 1
         starts[unit + 1] = filled

@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.clusters.pointers import values_at
 from stages.clusters.set_kernel import differing_bits, largest_difference, overlap_within
+from stages.pointers import halves_at
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -65,7 +65,7 @@ def similarity_within(unit: int, other: int, bound: float, members: Members) -> 
     at_most = (1 - bound) / (1 + bound) * total + 1
     if abs(size - other_size) > at_most or differing_bits(members.bitmaps, unit, other) > at_most:
         return -1.0
-    own, others = values_at(members.addresses[unit], size), values_at(members.addresses[other], other_size)
+    own, others = halves_at(members.addresses[unit], size), halves_at(members.addresses[other], other_size)
     common = overlap_within(own, others, largest_difference(total, bound))
     return -1.0 if common < 0 else common / (total - common)
 

@@ -8,8 +8,8 @@ from numba import uint32 as u32
 from numpy.typing import NDArray
 
 from stages.clusters.compare_kernel import NOBODY, Found, Members, weigh, weigh_container
-from stages.clusters.pointers import values_at
 from stages.clusters.rare_kernel import LONG, SHORT, RareIndex, empty_index, post, rarest
+from stages.pointers import halves_at
 
 Bools = NDArray[np.bool_]
 I32 = NDArray[np.int32]
@@ -149,7 +149,7 @@ def _enter(row: int, thresholds: F64, members: Members, buckets: Buckets, index:
                 buckets.kept[buckets.end[bucket]] = unit
                 buckets.end[bucket] += 1
         if was_full:
-            values = values_at(members.addresses[unit], members.sizes[unit])
+            values = halves_at(members.addresses[unit], members.sizes[unit])
             n_short, n_long = rarest(index, values, thresholds[members.scope[unit]])
             post(index, unit, n_short, n_long)
 
@@ -203,7 +203,7 @@ def _find_similar(
             return
     if not is_crowded:
         return
-    n_short, n_long = rarest(index, values_at(members.addresses[sought], members.sizes[sought]), search.threshold)
+    n_short, n_long = rarest(index, halves_at(members.addresses[sought], members.sizes[sought]), search.threshold)
     mask = u32(len(index.counts) - 1)
     for k in range(n_long):
         slot = u32(index.keys[k]) & mask

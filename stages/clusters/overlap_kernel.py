@@ -8,7 +8,7 @@ from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
-from stages.clusters.pointers import values_at
+from stages.pointers import halves_at
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -100,7 +100,7 @@ def most_contained(
     marks = np.zeros(_MARKS >> 6, np.uint64)
     hits = np.empty(max(sizes.max(), 1) if len(sizes) else 1, np.uint32)
     for unit in range(len(sizes)):
-        values = values_at(addresses[unit], sizes[unit])
+        values = halves_at(addresses[unit], sizes[unit])
         n_hits = _sift(values, index.bitmap, bits, hits)
         if n_hits == 0:
             continue  # nearly all rows that contain nothing

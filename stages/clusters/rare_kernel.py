@@ -14,8 +14,8 @@ from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
-from stages.clusters.pointers import values_at
 from stages.clusters.set_kernel import largest_difference
+from stages.pointers import halves_at
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -71,7 +71,7 @@ def empty_index(
     counts = np.zeros(n_slots, np.int32)
     for unit in range(len(sizes)):
         if is_crowding[unit]:
-            for value in values_at(addresses[unit], sizes[unit]):
+            for value in halves_at(addresses[unit], sizes[unit]):
                 counts[value & mask] += 1
     heads = np.full((2, n_slots), np.int32(-1))
     # postings are counted from above; memory that is never written is never taken from the machine

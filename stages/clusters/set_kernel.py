@@ -6,7 +6,7 @@ from numba import uint32 as u32
 from numba import uint64 as u64
 from numpy.typing import NDArray
 
-from stages.clusters.pointers import values_at
+from stages.pointers import halves_at
 
 WORDS = 8
 """64-bit words of a bitmap: one cache line."""
@@ -20,7 +20,7 @@ U64 = NDArray[np.uint64]
 def fill_bitmaps(addresses: U64, sizes: I32, bitmaps: U64) -> None:
     """Make each set's bitmap of zeros: bit k is the parity of the number of its members whose last nine bits are k."""
     for at in range(len(sizes)):
-        for value in values_at(addresses[at], sizes[at]):
+        for value in halves_at(addresses[at], sizes[at]):
             bitmaps[at, (value >> u32(6)) & u32(WORDS - 1)] ^= u64(1) << u64(value & u32(63))
 
 
@@ -30,7 +30,7 @@ def copy_sets(addresses: U64, sizes: I32, values: U32) -> U64:
     copied = np.empty(len(sizes), np.uint64)
     base, begin = np.uint64(values.ctypes.data), 0
     for at in range(len(sizes)):
-        values[begin : begin + sizes[at]] = values_at(addresses[at], sizes[at])
+        values[begin : begin + sizes[at]] = halves_at(addresses[at], sizes[at])
         copied[at] = base + np.uint64(4 * begin)
         begin += sizes[at]
     return copied

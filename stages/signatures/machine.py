@@ -6,13 +6,9 @@ every machine.
 
 from typing import Any
 
-import numba
-import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
+from numba import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _BLOCK = ir.VectorType(_I8, 64)
@@ -58,28 +54,6 @@ def store_word(typingctx: Any, address: Any, word: Any) -> Any:  # noqa: ARG001
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64), codegen
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(types.uint64), codegen
-
-
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def words_at(address: int, n: int) -> NDArray[np.uint64]:
-    """Return the n uint64 at an address as an array; whoever calls keeps the owner alive."""
-    view: NDArray[np.uint64] = numba.carray(_pointer(address), (n,), numba.uint64)
-    return view
-
-
-@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def halves_at(address: int, n: int) -> NDArray[np.uint32]:
-    """Return the n uint32 at an address as an array; whoever calls keeps the owner alive."""
-    view: NDArray[np.uint32] = numba.carray(_pointer(address), (n,), numba.uint32)
-    return view
 
 
 @intrinsic  # type: ignore[untyped-decorator]

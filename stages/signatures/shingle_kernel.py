@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.signatures.machine import halves_at, words_at
+from stages.pointers import halves_at, words_at
 from stages.signatures.token_kernel import mix64
 
 _K1 = np.uint64(0x9E3779B97F4A7C15)

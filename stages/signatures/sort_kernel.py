@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 from numba import njit
 
-from stages.signatures.machine import halves_at
+from stages.pointers import halves_at
 from stages.signatures.network import LANES, exchange_vectors, merge_block, sort_block
 
 _VECTORS = 16  # of a block that is sorted in registers

@@ -18,11 +18,11 @@ from schemas.scopes import SCOPES
 from schemas.tables import CLUSTERED, SIGNED
 from stages.clusters import CROWD, Clusters, cluster_rows
 from stages.clusters.bands import choose_bands
-from stages.clusters.pointers import values_at
 from stages.clusters.rare_kernel import LONG, SHORT, empty_index, long_prefix, post, rarest, short_prefix
 from stages.clusters.set_kernel import differing_bits, fill_bitmaps, largest_difference, overlap_within
 from stages.clusters.units import read_units
 from stages.dedup import Dedup
+from stages.pointers import halves_at
 from stages.signatures import sketch_permutations
 from stages.signatures.sketch_kernel import sketch_rows
 
@@ -391,7 +391,7 @@ def test_units_are_read_where_they_lie_in_slices_and_chunks() -> None:
     frame = signed_texts(texts)
     for each in (frame, frame[1:3], pl.concat([frame[3:], frame[:2]], rechunk=False)):
         units = read_units(each)
-        read = [values_at(*unit).tolist() for unit in zip(units.addresses, units.sizes, strict=True)]
+        read = [halves_at(*unit).tolist() for unit in zip(units.addresses, units.sizes, strict=True)]
         flat = each.explode("units", empty_as_null=False, keep_nulls=False).unnest("units")
         assert read == flat["shingles"].to_list()
         assert [SCOPES[code] for code in units.scopes] == flat["scope"].to_list()

@@ -1,4 +1,4 @@
-"""Compiled: a view of memory at an address, for columns that lie in more buffers than one array can hold."""
+"""Compiled: memory at an address as an array, for columns that lie in more buffers than one array can hold."""
 
 from typing import Any
 
@@ -21,7 +21,14 @@ def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
 
 
 @njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def values_at(address: int, size: int) -> NDArray[np.uint32]:
-    """Return the `size` uint32 values at `address`; whoever calls keeps the owner alive."""
-    view: NDArray[np.uint32] = numba.carray(_pointer(address), (size,), numba.uint32)
+def words_at(address: int, n: int) -> NDArray[np.uint64]:
+    """Return the n uint64 at an address; whoever calls keeps the owner alive."""
+    view: NDArray[np.uint64] = numba.carray(_pointer(address), (n,), numba.uint64)
+    return view
+
+
+@njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
+def halves_at(address: int, n: int) -> NDArray[np.uint32]:
+    """Return the n uint32 at an address; whoever calls keeps the owner alive."""
+    view: NDArray[np.uint32] = numba.carray(_pointer(address), (n,), numba.uint32)
     return view
