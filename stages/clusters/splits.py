@@ -1,7 +1,6 @@
 """Which survivors are held out of training: drawn by group from a hash, so that no group is ever divided."""
 
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
@@ -21,20 +20,20 @@ _NAMES: Final = ("train", "validation", "test")
 
 
 def draws(rows: pl.DataFrame, dedup: Dedup) -> U64:
-    """Return the number that each survivor's group draws, uniform over 64 bits (columns id, text_hash, prompt_hash).
+    """Return the number that each survivor's group draws, uniform over 64 bits.
 
-    With split_by = "prompt" the group is all survivors with one prompt_hash; of those without a prompt, and with
-    split_by = "cluster", all with one text_hash; a survivor without any text is a group of its own, known by its id.
-    The number is a mix of that hash and the seed (stages.clusters.hashes.draw) and of nothing else: neither other rows
-    nor their order, nor where a row with a text stands.
+    Columns: text_hash, prompt_hash, content_hash. With split_by = "prompt" the group is all survivors with one
+    prompt_hash; of those without a prompt, and with split_by = "cluster", all with one text_hash; of those without a
+    token in any text, which are duplicates of nothing, all with one content_hash. The number is a mix of that hash and
+    the seed (stages.clusters.hashes.draw) and of nothing else: neither other rows nor their order, nor where a row stands.
     """
     known = [rows["prompt_hash"], rows["text_hash"]] if dedup.split_by == "prompt" else [rows["text_hash"]]
     hashes = pl.select(pl.coalesce(column.cast(pl.Binary) for column in known).alias("group")).to_series()
     words = hash_words(hashes)
     nameless = hashes.is_null().arg_true()
     if len(nameless):
-        digests = b"".join(blake2b(name.encode(), digest_size=16).digest() for name in rows["id"].gather(nameless))
-        words[nameless.to_numpy()] = np.frombuffer(digests, ">u8").reshape(-1, 2)
+        content = rows["content_hash"].gather(nameless).to_numpy()
+        words[nameless.to_numpy()] = np.stack([content, mix64(content)], axis=1)
     return draw(words, dedup.seed)
 
 

@@ -84,7 +84,7 @@ class Survey:
             self._draws[kept] = join_groups(self._draws[kept], clusters[kept])
         self._cut = hold_out(self._draws[kept], self._dedup)
         # a removed row goes where its keeper goes, all those of one reference together
-        of_members = draws(gathered.rows.select("id", "text_hash", prompt_hash="text_hash"), self._dedup)
+        of_members = draws(gathered.rows.select("content_hash", "text_hash", prompt_hash="text_hash"), self._dedup)
         of_members[own] = self._draws[gathered.numbers[own]]
         removed = fates.keeper != NOBODY
         self._draws[gathered.numbers[removed]] = of_members[fates.keeper[removed]]
@@ -99,7 +99,8 @@ class Survey:
         evidence = pl.DataFrame({"row": np.arange(rows.start, rows.stop)}).join(
             pl.concat([_CONTAINS.clear(), *self._contains]), on="row", how="left", maintain_order="left"
         )
-        is_alone = pl.Series(self._reason[rows] == _CONTAMINATED)  # dropped for itself, whatever others say the same
+        # dropped for itself, or without a text that is compared: whatever others say the same
+        is_alone = pl.Series(self._reason[rows] == _CONTAMINATED) | (pl.col("units").list.len() == 0)
         own = pl.when(is_alone).then("id").otherwise(self._name())
         out = shard.select("id", own=own).hstack(found).hstack(evidence)
         return out.select(

