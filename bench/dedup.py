@@ -41,6 +41,8 @@ from stages.signatures import Signatures, sign_conversations  # noqa: E402
 
 THRESHOLDS = (0.7, 0.8, 0.9)
 REPEATED_SECONDS, REPEATED_TIMES = 1.0, 9
+SHARD_ROWS = 6_000
+"""Ours come in shards, as in a build, where a default one has about so many of these rows."""
 
 Result = dict[str, Any]
 
@@ -75,15 +77,15 @@ def load(path: Path) -> pl.DataFrame:
 
 def measure(name: str, n_threads: int, directory: Path) -> Result:
     side = SIDES[name]
-    frame = pl.read_ipc(directory / "rows.arrow")
+    frames = [pl.read_ipc(path) for path in sorted(directory.glob("rows-*.arrow"))]
     work = Work(
-        frame.drop("text"),
-        frame["text"].to_list(),
+        [frame.drop("text") for frame in frames],
+        pl.concat(frame["text"] for frame in frames).to_list(),
         np.load(directory / "shingles.npy"),
         np.load(directory / "starts.npy"),
         n_threads,
     )
-    few = work.first(min(200, frame.height))
+    few = work.first(min(200, frames[0].height))
     result: Result = {}
     if side.decide is not None and (n_threads == 1 or side.package == "chatloom"):
         side.decide(few)
@@ -336,7 +338,8 @@ def main() -> None:
     size = arguments.path.stat().st_size / 1e6
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        frame.write_ipc(directory / "rows.arrow")
+        for first in range(0, frame.height, SHARD_ROWS):
+            frame[first : first + SHARD_ROWS].write_ipc(directory / f"rows-{first:09d}.arrow")
         np.save(directory / "shingles.npy", shingles.explode(empty_as_null=False, keep_nulls=False).to_numpy())
         np.save(directory / "starts.npy", starts)
         del frame

@@ -31,8 +31,8 @@ TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W_\u3040-\u30ff\u3400-\u9ff
 class Work:
     """What a side is given, and what it reports beside its result."""
 
-    frame: pl.DataFrame
-    """schemas.tables.MEASURED, for ours."""
+    shards: Sequence[pl.DataFrame]
+    """Of schemas.tables.MEASURED, for ours."""
     texts: Sequence[str]
     """What the messages but the system's say."""
     shingles: NDArray[np.uint32]
@@ -48,7 +48,7 @@ class Work:
     def first(self, n: int) -> "Work":
         """Return the first n rows."""
         end = self.starts[n]
-        return Work(self.frame[:n], self.texts[:n], self.shingles[:end], self.starts[: n + 1], self.n_threads)
+        return Work([self.shards[0][:n]], self.texts[:n], self.shingles[:end], self.starts[: n + 1], self.n_threads)
 
     @contextmanager
     def clocked(self, part: str) -> Iterator[None]:
@@ -95,10 +95,10 @@ def _shingled(texts: Sequence[str]) -> Iterator[list[str]]:
             yield [*map(" ".join, zip(tokens, tokens[1:], tokens[2:], tokens[3:], tokens[4:], strict=False))]
 
 
-def _in_threads(run: Callable[[slice], Any], parts: list[slice]) -> list[Any]:
-    if len(parts) == 1:
-        return [run(parts[0])]
-    with ThreadPoolExecutor(len(parts)) as pool:
+def _in_threads(run: Callable[[Any], Any], parts: Sequence[Any], n_threads: int) -> list[Any]:
+    if n_threads == 1:
+        return [run(part) for part in parts]
+    with ThreadPoolExecutor(n_threads) as pool:
         return list(pool.map(run, parts))
 
 
@@ -108,7 +108,7 @@ def _in_threads(run: Callable[[slice], Any], parts: list[slice]) -> list[Any]:
 def _chatloom_sign(work: Work) -> list[pl.DataFrame]:
     from stages.signatures import Signatures, sign_conversations
 
-    return _in_threads(lambda rows: sign_conversations(work.frame[rows], Signatures()), work.halves())
+    return _in_threads(lambda shard: sign_conversations(shard, Signatures()), work.shards, work.n_threads)
 
 
 def _chatloom_decide(work: Work) -> Removed:
@@ -121,10 +121,7 @@ def _chatloom_decide(work: Work) -> Removed:
         config = Clusters(threshold=THRESHOLD, max_source_loss=1.0)
         clusters = list(cluster_rows(signed, config, dedup=Dedup()))
     with work.clocked("dedup"):
-        marked = [
-            mark_duplicates(work.frame[rows], table, Dedup())
-            for rows, table in zip(work.halves(), clusters, strict=True)
-        ]
+        marked = [mark_duplicates(shard, table, Dedup()) for shard, table in zip(work.shards, clusters, strict=True)]
     return pl.concat([each["drop_reason"].is_not_null() for each in marked]).to_numpy()
 
 
@@ -133,9 +130,11 @@ def _chatloom_sketch(work: Work) -> list[NDArray[np.uint32]]:
     from stages.signatures.sketch_kernel import sketch_rows
 
     a, b = sketch_permutations(NUM_PERM, 1)
-    return _in_threads(
-        lambda rows: sketch_rows(work.shingles, work.starts[rows.start : rows.stop + 1], a, b), work.halves()
-    )
+
+    def sketch(rows: slice) -> NDArray[np.uint32]:
+        return sketch_rows(work.shingles, work.starts[rows.start : rows.stop + 1], a, b)
+
+    return _in_threads(sketch, work.halves(), work.n_threads)
 
 
 # --- datasketch
