@@ -13,6 +13,7 @@ from pipeline.source import Source
 from schemas.settings import ConfigError, Document, apply_overrides, check_names, decode_section, read_toml
 from schemas.spans import FROM_DATA
 from schemas.training import Model, Train
+from stages.clusters.rank import FROM_RECORDS
 from stages.mask.table import CLASSES, ROLES, weight_table
 
 SECTIONS: Final[dict[str, Any]] = {"source": Source, **CONFIGS, "model": Model, "train": Train}
@@ -22,6 +23,9 @@ LIMITED: Final = "tokenize"
 """The section whose `max_seq_len` is that of [pack] unless it states its own."""
 MASKED: Final = "mask"
 """The section that says what becomes of answers without a stop, which [tokenize] cut_answers makes."""
+
+_EXAMPLES: Final = {"created": "timestamp", "score": "meta.quality"}
+"""A value of a setting of [ingest] that names a key, to say what such a key looks like."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,6 +82,7 @@ def load_config(
         sections[section] = decode_section(document, section, kind, where=where)
     sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
     _refuse_idle(sections["clusters"].thresholds, sections["signatures"].scopes, where)
+    _refuse_undecided(sections["clusters"].criteria, sections["ingest"], where)
     _refuse_unfinished(sections[LIMITED], sections[MASKED], where)
     _refuse_weightless(sections["render"], sections[MASKED], where)
     return Config(run=name, seed=seed, sections=sections)
@@ -103,6 +108,17 @@ def _refuse_idle(thresholds: Mapping[str, float], scopes: Sequence[str], where: 
             raise ConfigError(
                 f'{where}: [clusters] thresholds names "{scope}", which is not compared: [signatures] scope is {asked}. Add '
                 f'"{scope}" to it, or leave out its threshold'
+            )
+
+
+def _refuse_undecided(criteria: Sequence[str], ingest: Any, where: str) -> None:
+    """Raise ConfigError for a criterion that goes by what is not read from the records: it would decide nothing."""
+    for name in criteria:
+        key = FROM_RECORDS.get(name)
+        if key is not None and getattr(ingest, key) is None:
+            raise ConfigError(
+                f'{where}: [clusters] keep names "{name}", but [ingest] {key} is not set, so that no row has one. Name the key '
+                f'of the records that holds it, e.g. [ingest] {key} = "{_EXAMPLES[key]}", or leave "{name}" out of keep'
             )
 
 

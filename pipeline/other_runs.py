@@ -1,8 +1,10 @@
 """Runs that another one is compared with: whether they can be, and what they were made from."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -58,10 +60,15 @@ def _differing_settings(run: Path, stage: Stage, mine: msgspec.Struct) -> list[s
     except ConfigError:  # of another version
         return []
     return [
-        f"{name} = {theirs[name]!r} there, {value!r} here"
+        f"{name} = {_written(theirs[name])} there, {_written(value)} here"
         for name, value in msgspec.to_builtins(mine).items()
         if name not in stage.neutral and theirs[name] != value
     ]
+
+
+def _written(value: Any) -> str:
+    """Return a value as a config has it."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def inputs_of(run: Path) -> Iterator[str]:

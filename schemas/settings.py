@@ -130,7 +130,7 @@ def _explain(problem: str, name: str, section: Mapping[str, Any], known: Mapping
     kinds = _kinds_at(known.get(key), steps)
     if what.startswith("Invalid enum value"):
         choices = [choice for kind in kinds for choice in _choices(get_args(kind)[0] if match["of"] else kind)]
-        text += f"; choose one of {', '.join(choices)}"
+        text += f"; choose one of {', '.join(dict.fromkeys(choices))}"
     elif (field := _UNKNOWN_FIELD.match(what)) is not None:
         text += f"; {suggest(field[1], [name for kind in kinds for name in _fields(kind)])}"
     return text

@@ -1,6 +1,6 @@
 """Which of several similar rows is the best: a total order of the rows by what the settings say, then by their texts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -16,6 +16,8 @@ U64 = NDArray[np.uint64]
 
 Criterion = Literal["longest", "shortest", "first", "newest", "oldest", "score", "source"]
 
+FROM_RECORDS: Final[Mapping[str, str]] = {"newest": "created", "oldest": "created", "score": "score"}
+"""The columns by which criteria go that a row has only if its record does, and [ingest] says where; by criterion."""
 _LAST: Final = np.uint64(2**64 - 1)
 _SIGN: Final = np.uint64(1 << 63)
 _LOW: Final = np.uint64(2**32 - 1)
@@ -28,25 +30,24 @@ _SPECIAL: Final = frozenset(r"\.+()|[]{}^$#&-~")
 def check_keep(criteria: tuple[Criterion, ...], priority: tuple[str, ...]) -> None:
     """Raise ValueError if criteria and priority do not say together which copy is the best."""
     if not criteria:
-        raise ValueError(f"[clusters] keep is empty: expected one or more of {', '.join(get_args(Criterion))}")
+        raise ValueError(f"keep is empty: expected one or more of {', '.join(get_args(Criterion))}")
     twice = sorted({name for name in criteria if criteria.count(name) > 1})
     if twice:
-        raise ValueError(f'[clusters] keep names "{twice[0]}" twice; a criterion decides once, so leave one out')
+        raise ValueError(f'keep names "{twice[0]}" twice; a criterion decides once, so leave one out')
     if {"longest", "shortest"} <= set(criteria) or {"newest", "oldest"} <= set(criteria):
         pair = '"longest" and "shortest"' if "longest" in criteria else '"newest" and "oldest"'
-        raise ValueError(f"[clusters] keep names {pair}: the second of them never decides; leave one out")
+        raise ValueError(f"keep names {pair}: the second of them never decides; leave one out")
     if "source" in criteria and not priority:
         raise ValueError(
-            '[clusters] keep = "source" needs priority, patterns of sources from best to worst: '
-            'priority = ["curated*", "*"]'
+            'keep = "source" needs priority, patterns of sources from best to worst: priority = ["curated*", "*"]'
         )
     if priority and "source" not in criteria:
-        raise ValueError('[clusters] priority says nothing without keep = "source"; add it to keep, or drop priority')
+        raise ValueError('priority says nothing without keep = "source"; add it to keep, or drop priority')
     if "" in priority:
-        raise ValueError("[clusters] priority has an empty pattern, which matches no source; leave it out")
+        raise ValueError("priority has an empty pattern, which matches no source; leave it out")
     again = sorted({pattern for pattern in priority if priority.count(pattern) > 1})
     if again:
-        raise ValueError(f"[clusters] priority names {again[0]!r} twice; only its first place counts, so leave one out")
+        raise ValueError(f"priority names {again[0]!r} twice; only its first place counts, so leave one out")
 
 
 def check_priority(priority: tuple[str, ...], origins: Iterable[str]) -> None:
@@ -59,6 +60,18 @@ def check_priority(priority: tuple[str, ...], origins: Iterable[str]) -> None:
             f"there are {shown}{', ...' if len(names) > _SHOWN else ''}. A pattern is matched against the whole path or "
             "name: write *name* for a part of it"
         )
+
+
+def check_records(criteria: tuple[Criterion, ...], known: Container[str]) -> None:
+    """Raise GateError if a criterion asks for a column of which no row has a value; `known` are those that some row has."""
+    for name in criteria:
+        column = FROM_RECORDS.get(name)
+        if column is not None and column not in known:
+            raise GateError(
+                f'[clusters] keep names "{name}", but no row has a value in the column {column}, so that it decides nothing: '
+                f"the key that [ingest] {column} names is in none of the records. Correct that key (names joined by dots lead "
+                f'into objects: "meta.{column}"), or leave "{name}" out of keep'
+            )
 
 
 def best_first(rows: pl.DataFrame, criteria: tuple[Criterion, ...], priority: tuple[str, ...]) -> U32:

@@ -14,7 +14,7 @@ from stages.clusters.losses import SourceLosses
 from stages.clusters.members import Gathered
 from stages.clusters.memory import Memory
 from stages.clusters.overlap import EvaluationIndex
-from stages.clusters.rank import check_priority
+from stages.clusters.rank import FROM_RECORDS, check_priority, check_records
 from stages.clusters.settings import Clusters
 from stages.clusters.split_gate import SplitGate
 from stages.clusters.splits import draws, hold_out, join_groups
@@ -41,12 +41,14 @@ class Survey:
         self._gate = SplitGate(dedup.split_by)
         self._contains: list[pl.DataFrame] = []
         self._n_read = 0
+        self._known: set[str] = set()
 
     def read(self, shard: pl.DataFrame) -> None:
         """Take note of the rows of a shard, which follow those read before."""
         first, self._n_read = self._n_read, self._n_read + shard.height
         self._draws[first : self._n_read] = draws(shard, self._dedup)
         self._losses.read(shard)
+        self._known.update(name for name in FROM_RECORDS.values() if shard[name].null_count() < shard.height)
         if self._index is not None:
             rows, ids, overlaps = self._index.overlaps(shard)
             found = pl.DataFrame({"row": rows, "evaluation": ids, "overlap": overlaps})
@@ -68,9 +70,11 @@ class Survey:
     def settle(self, gathered: Gathered, fates: Fates) -> None:
         """Take note of the fates, and decide the splits.
 
-        Raises GateError if `priority` matches no source, if a source loses more than the settings allow, or if more than
-        half would be held out.
+        Raises GateError if `priority` matches no source, if no row has what `keep` goes by, if a source loses more than the
+        settings allow, or if more than half would be held out.
         """
+        if len(self._reason):
+            check_records(self._config.criteria, self._known)
         check_priority(self._config.priority, self._losses.origins())
         own = gathered.numbers < len(self._reason)
         self._reason[gathered.numbers[own]] = fates.reason[own]

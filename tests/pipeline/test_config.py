@@ -52,6 +52,18 @@ def test_a_threshold_of_a_scope_that_is_not_compared_is_refused(tmp_path: Path):
     assert (clusters.threshold_of("prompt"), clusters.threshold_of("turns")) == (0.95, 0.8)
 
 
+def test_a_criterion_that_goes_by_the_records_needs_the_key_in_them(tmp_path: Path):
+    path = tmp_path / "c.toml"
+    path.write_text('[clusters]\nkeep = ["newest", "score"]\n')
+    with pytest.raises(
+        ConfigError, match=r'keep names "newest", but \[ingest\] created is not set.*created = "timestamp"'
+    ):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r'keep names "score", but \[ingest\] score is not set'):
+        load_config(path, assignments=["ingest.created=at"])
+    assert load_config(path, assignments=["ingest.created=at", "ingest.score=s"]).sections["ingest"].score == "s"
+
+
 @pytest.mark.parametrize("without_stop", ["train", "mask", "drop"])
 def test_answers_may_be_cut_where_the_mask_knows_what_to_do_with_them(tmp_path: Path, without_stop):
     path = tmp_path / "c.toml"
@@ -83,6 +95,7 @@ def test_a_scoped_rule_may_weigh_what_the_mask_weighs(tmp_path: Path, weighed):
             "[[render.scoped]]\npattern = 'x'\nweight = 2\nrole = 'user'",
             "rule 1 (pattern 'x') multiplies the weight of 'content' of 'user', which [mask] sets to 0",
         ),
+        ("[clusters]\nkeep = 'source'", ': [clusters] keep = "source" needs priority'),
         ("[pack]\nmax_seq_len = '2k'", "[pack] max_seq_len = '2k': expected `int`, got `str`"),
         ("[train]\nlearning_rate = 1", "[train] unknown key 'learning_rate'"),
     ],

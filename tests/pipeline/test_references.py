@@ -185,6 +185,8 @@ def test_rows_of_a_run_count_as_the_files_that_it_was_made_from(tmp_path, config
 def test_a_run_that_was_signed_otherwise_is_refused_with_the_difference(config, other):
     with pytest.raises(ConfigError, match=r"\[signatures\] ngram = 5 there, 3 here, num_perm = 128 there, 64 here\."):
         run(config, naming("against", other), "signatures.num_perm=64", "signatures.ngram=3")
+    with pytest.raises(ConfigError, match=r'scope = "conversation" there, \["conversation", "turns"\] here\.'):
+        run(config, naming("against", other), 'signatures.scope=["conversation", "turns"]')
 
 
 def test_a_run_of_another_version_is_refused_with_the_difference(config, other):

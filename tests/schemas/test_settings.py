@@ -17,6 +17,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     names: tuple[str, ...] = ()
     rules: tuple[Rule, ...] | None = None
     table: dict[Literal["x", "y"], dict[Literal["z"], Literal[1, 2]]] = {}
+    order: Literal["up", "down"] | tuple[Literal["up", "down"], ...] = "up"
 
 
 def decode(section: object) -> Bounds:
@@ -32,7 +33,7 @@ def test_absent_keys_have_their_defaults():
     ("section", "said"),
     [
         ({"min_char": 3}, "my.toml: [bounds] unknown key 'min_char'; did you mean 'min_chars'?"),
-        ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, ratio, rules, table"),
+        ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, order, ratio, rules, table"),
         ({"min_chars": "3"}, "my.toml: [bounds] min_chars = '3': expected `int`, got `str`"),
         ({"min_chars": -1}, "my.toml: [bounds] min_chars = -1: expected `int` >= 0"),
         ({"names": ["a", 3]}, "my.toml: [bounds] names[1] = ['a', 3]: expected `str`, got `int`"),
@@ -55,6 +56,7 @@ def test_a_wrong_setting_names_file_key_found_and_expected(section, said):
         ({"rules": [{}, {"clas": "a"}]}, "object contains unknown field `clas`; did you mean 'class'?"),
         ({"table": {"w": {}}}, "invalid enum value 'w'; choose one of 'x', 'y'"),
         ({"table": {"x": {"w": 1}}}, "invalid enum value 'w'; choose one of 'z'"),
+        ({"order": "side"}, "invalid enum value 'side'; choose one of 'up', 'down'"),
         ({"table": {"x": {"z": 3}}}, "invalid enum value 3; choose one of 1, 2"),
     ],
 )

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.conform import conform
+from schemas.errors import GateError
 from schemas.scopes import SCOPES
 from schemas.tables import CLUSTERED, SIGNED
 from stages.clusters import CROWD, Clusters, cluster_rows
@@ -310,6 +311,17 @@ def test_first_goes_by_source_and_then_by_line_even_with_colons_in_the_source() 
     ids = ["b:1", "C:\\a.jsonl:20", "C:\\a.jsonl:3", "a:2:9"]
     out = cluster(signed([[1, 2, 3]] * 4, ids=ids), config=Clusters(keep="first"))
     assert out["keeper"].to_list() == ["C:\\a.jsonl:3", "C:\\a.jsonl:3", None, "C:\\a.jsonl:3"]
+
+
+def test_a_criterion_of_which_no_row_has_the_value_is_refused() -> None:
+    frame = signed([[1, 2, 3]] * 3)
+    with pytest.raises(GateError, match=r'keep names "newest".*\[ingest\] created names is in none of the records'):
+        cluster(frame, config=Clusters(keep=("longest", "newest")))
+    some = frame.with_columns(score=pl.Series([None, 2.0, None]))
+    assert cluster(frame, some, config=Clusters(keep="score"))["keeper"].null_count() == 1
+    with pytest.raises(GateError, match='keep names "score"'):
+        cluster(frame, frame, config=Clusters(keep="score"))
+    assert cluster(frame.clear(), config=Clusters(keep="score")).is_empty()
 
 
 @pytest.mark.parametrize("keep", ["longest", "first"])
