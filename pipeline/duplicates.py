@@ -20,7 +20,8 @@ from schemas.scopes import Scope
 from schemas.settings import ConfigError
 
 EXAMPLES: Final = 3
-"""Rows shown of each evaluation file and of each file of `against`: those that overlap most, or are least similar."""
+"""Rows shown of each evaluation file and of each file of `against`: those that overlap least, or are least similar, since if
+even these are found rightly, all are."""
 FILES: Final = 20
 """Files of those kinds that are shown; the rest is counted."""
 _PATH: Final = r"^(?s)(.*):\d+$"
@@ -59,6 +60,11 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, int]
     least: Pair | None
     """The row that is least similar to its keeper, and that keeper: what to look at first."""
+
+    @property
+    def stays(self) -> bool:
+        """Return whether any of its rows stays."""
+        return sum(self.removed.values()) < self.n_duplicates
 
 
 class Overlaps(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,10 +226,10 @@ def _line(id_: str, scope: Scope | None, texts: dict[str, Row]) -> str | None:
 def _overlaps(run: Path, rows: pl.LazyFrame, other: str, share: str) -> list[Overlaps]:
     """Return what `rows` have in common with the files of the records that the column `other` names, by file."""
     named = rows.select("row", "reason", other, share, file=pl.coalesce(pl.col(other).str.extract(_PATH), other))
-    extreme = pl.col("row").sort_by(share, "row", descending=[share == "overlap", False]).head(EXAMPLES)
+    least = pl.col("row").sort_by(share, "row").head(EXAMPLES)
     files = (
         named.group_by("file")
-        .agg(rows=pl.len(), kept=pl.col("reason").null_count(), records=pl.col(other).n_unique(), examples=extreme)
+        .agg(rows=pl.len(), kept=pl.col("reason").null_count(), records=pl.col(other).n_unique(), examples=least)
         .collect(engine="streaming")
         .sort("rows", "file", descending=[True, False])
     )

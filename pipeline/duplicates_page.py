@@ -52,11 +52,11 @@ def _survey(run: Path, facts: Survey, width: int) -> Iterator[Text | Table]:
         yield Text("\nlost to duplicates by source, the worst first", "bold")
         yield _sources(facts)
     if facts.evaluations:
-        yield Text("\nrows that contain evaluation records", "bold")
+        yield Text("\nrows that contain evaluation records, those that contain least of one first", "bold")
         yield from _overlaps(facts.evaluations, "contain", width)
         yield Text(_advice(facts), "bold yellow")
     if facts.against:
-        yield Text("\nrows similar to those of [clusters] against, the least similar", "bold")
+        yield Text("\nrows similar to those of [clusters] against, the least similar first", "bold")
         yield from _overlaps(facts.against, "are similar to", width)
     if facts.splits:
         kept = sum(facts.splits.values())
@@ -69,16 +69,20 @@ def _cluster(cluster: Cluster, width: int) -> Iterator[Text]:
     said = [f"{cluster.n_duplicates:,} rows"]
     if cluster.lowest is not None and cluster.highest is not None:
         said.append(f"similarity {_range(cluster.lowest, cluster.highest)} ({', '.join(cluster.scopes)})")
+    if not cluster.stays:
+        said.append("none stays")
     sources = list(cluster.sources.items())
     others = f", {sum(n for _, n in sources[3:]):,} from {len(sources) - 3:,} others" if sources[3:] else ""
     yield Text(printable(f"{', '.join(said)}: {', '.join(f'{name} {n:,}' for name, n in sources[:3])}{others}"), "cyan")
     if cluster.least is not None:
-        names = (_keeper(cluster.least.reason), "removed")
+        names = (_keeper(cluster.least.reason, stays=cluster.stays), "removed")
         yield from _pair(cluster.least, names, f"{cluster.least.share:.3f}", width)
 
 
-def _keeper(reason: str | None) -> str:
-    return "against" if reason == DropReason.AGAINST else "kept"
+def _keeper(reason: str | None, *, stays: bool) -> str:
+    if reason == DropReason.AGAINST:
+        return "against"
+    return "kept" if stays else "removed"
 
 
 def _pair(pair: Pair, names: tuple[str, str], share: str, width: int) -> Iterator[Text]:
@@ -125,7 +129,7 @@ def _advice(facts: Survey) -> str:
     if not any(one.kept for one in facts.evaluations):
         return "none of these rows stays"
     return (
-        'these rows stay: look whether the texts are the same, then set [clusters] contaminated = "drop" to drop them '
+        'these rows stay: look whether even the first contain the record, then set [clusters] contaminated = "drop" to drop them '
         "(or raise [clusters] overlap, the share from which on a row counts)"
     )
 
@@ -151,7 +155,8 @@ def _story(run: Path, facts: Story, in_colour: bool) -> Iterator[Text | Table]:
     if facts.beside is not None and facts.beside.keeper:
         removed, keeper = facts.beside.id, facts.beside.keeper
         yield Text(f"\n{_compared(facts)}; what differs is {_marks(in_colour)}", "bold")
-        yield _beside(facts.texts, ("removed", removed), (_keeper(facts.beside.reason), keeper), in_colour)
+        name = _keeper(facts.beside.reason, stays=facts.keeper_stays)
+        yield _beside(facts.texts, ("removed", removed), (name, keeper), in_colour)
     if facts.evaluation is not None and facts.overlap is not None:
         yield Text(
             printable(f"\nit contains {facts.overlap:.3f} of the evaluation record {facts.evaluation}"), "bold yellow"

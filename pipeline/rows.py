@@ -115,7 +115,8 @@ def fate(run: Path, wanted: str) -> str:
             return f"It was dropped by {stage}: {found[1]['drop_reason']} (chatloom look {run} {stage} --dropped --id {wanted!r})"
         if stage == "ingest":
             some = [_values(run / stage / file.path, 0)["id"] for file in files_of(manifest) if file.rows]
-    return suggest(wanted, some[:10]) if some else "Ids are <source path>:<line>"
+    said = suggest(wanted, some[:10]) if some else "Ids are <source path>:<line>"
+    return said[:1].upper() + said[1:]
 
 
 def _homes(run: Path) -> Iterator[Path]:

@@ -37,6 +37,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """Other rows of its cluster, the least similar first, no more than are shown."""
     beside: Member | None
     """The row that was compared, and removed: this one, or of a keeper the least similar one."""
+    keeper_stays: bool
+    """Whether its keeper stays; with [clusters] copies = 0 it goes as well."""
     evaluation: str | None
     overlap: float | None
     texts: dict[str, list[tuple[str, str]]]
@@ -50,7 +52,9 @@ def story(run: Path, wanted: str) -> Story:
     scan, files = scan_clusters(run)
     found = find(run / "clusters", files, wanted)
     if found is None:
-        raise ConfigError(f"{run / 'clusters'}: no row has the id {wanted!r}. {fate(run, wanted)}")
+        raise ConfigError(
+            f"{run / 'clusters'}: no row has the id {wanted!r}. {_whose(scan, run, wanted) or fate(run, wanted)}"
+        )
     values = found[1]
     of_cluster = (pl.col("cluster") == values["cluster"]) & (pl.col("id") != wanted)
     others = scan.filter(of_cluster).select(*Member.__struct_fields__).bottom_k(
@@ -69,8 +73,27 @@ def story(run: Path, wanted: str) -> Story:
         n_duplicates=values["n_duplicates"],
         members=members,
         beside=beside,
+        keeper_stays=beside is None or _stays(scan, beside),
         evaluation=values["evaluation"],
         overlap=values["overlap"],
         texts={id_: compared(said[id_], beside.scope if beside else None) for id_ in pair if id_ in said},
         record_texts={id_: compared(said[id_], None) for id_ in record if id_ in said},
+    )
+
+
+def _stays(scan: pl.LazyFrame, removed: Member) -> bool:
+    reason = scan.filter(pl.col("id") == removed.keeper).select("reason").collect(engine="streaming")["reason"]
+    return not reason.drop_nulls().len()
+
+
+def _whose(scan: pl.LazyFrame, run: Path, wanted: str) -> str | None:
+    """Say which rows were compared with the record of another file that has this id; None if none was."""
+    is_like = (pl.col("keeper") == wanted) | (pl.col("evaluation") == wanted)
+    rows = scan.filter(is_like).select("id").collect(engine="streaming")["id"]
+    if not len(rows):
+        return None
+    shown = ", ".join(rows.head(MEMBERS)) + (", ..." if len(rows) > MEMBERS else "")
+    return (
+        f"It is a record of [clusters] against or evaluations, which {len(rows):,} row(s) are similar to or contain: {shown}. "
+        f"Beside it: chatloom duplicates {run} --id {rows[0]!r}"
     )

@@ -103,16 +103,26 @@ def test_of_clusters_of_one_size_the_one_with_the_less_similar_row_comes_first(t
     assert [cluster.cluster for cluster in survey(run, top=99).clusters] == ["c1", "c0", "c2", "c3"]
 
 
-def test_a_cluster_of_which_none_stays_is_shown_too(tmp_path):
+def test_a_cluster_of_which_none_stays_is_shown_too(tmp_path, capsys):
     ids = ["a.jsonl:1", "a.jsonl:2"]
     fates = [
         fate(ids[0], "c", 2, reason="all_copies"),
         removed(ids[1], "c", 2, ids[0], 0.9, reason="all_copies"),
     ]
-    (cluster,) = survey(write_run(tmp_path, [[conversation(id_, asked("x")) for id_ in ids]], [fates]), top=1).clusters
+    run = write_run(tmp_path, [[conversation(id_, asked("x")) for id_ in ids]], [fates])
+    (cluster,) = survey(run, top=1).clusters
     assert cluster.removed == {"all_copies": 2}
     assert cluster.least is not None
     assert cluster.least.other.id == ids[0]
+    main(["duplicates", str(run)])
+    said = capsys.readouterr().out
+    assert "2 rows, similarity 0.900 (conversation), none stays: a.jsonl 2" in said
+    assert "  removed  a.jsonl:1\n" in said
+    for id_ in ids:
+        main(["duplicates", str(run), "--id", id_])
+        said = capsys.readouterr().out
+        assert said.count("removed: a.jsonl:") == 2
+        assert "kept: " not in said
 
 
 def test_sources_are_listed_the_worst_first_and_small_ones_last(run):
@@ -134,6 +144,14 @@ def test_a_contaminated_row_is_shown_beside_the_record_that_it_contains(run):
             None,
         )
     ]
+
+
+def test_of_rows_with_evaluation_records_those_that_contain_least_come_first(tmp_path):
+    ids = [f"a.jsonl:{i}" for i in range(1, 6)]
+    shares = (0.9, 0.6, 1.0, 0.6, 0.7)
+    fates = [fate(id_, id_, evaluation="e.jsonl:1", overlap=share) for id_, share in zip(ids, shares, strict=True)]
+    (found,) = survey(write_run(tmp_path, [[conversation(id_, asked("x")) for id_ in ids]], [fates]), top=1).evaluations
+    assert [(pair.row.id, pair.share) for pair in found.examples] == [(ids[1], 0.6), (ids[3], 0.6), (ids[4], 0.7)]
 
 
 def test_rows_with_evaluation_records_that_are_removed_anyway_are_told_from_those_that_stay(tmp_path, capsys):
@@ -184,7 +202,7 @@ def test_the_page_says_it_in_order(run, capsys):
     places = [lines.index(line) for line in wanted]
     assert places == sorted(places)
     (advice,) = [line for line in lines if "contaminated" in line]
-    assert advice.startswith("these rows stay: look whether the texts are the same, then set [clusters] contaminated")
+    assert advice.startswith("these rows stay: look whether even the first contain the record, then set [clusters]")
     assert [line.split() for line in lines if line.startswith(("source:web ", "b.jsonl ", "a.jsonl "))] == [
         ["source:web", "30", "of", "120", "rows", "25.0", "%"],
         ["b.jsonl", "2", "of", "4", "rows", "50.0", "%"],
@@ -279,7 +297,15 @@ def test_a_run_without_duplicates_says_so(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["RUN", "--id", "a.jsonl:99"], "no row has the id 'a.jsonl:99'"),
+        (["RUN", "--id", "a.jsonl:99"], "no row has the id 'a.jsonl:99'. Ids are <source path>:<line>"),
+        (
+            ["RUN", "--id", "old.jsonl:3"],
+            "which 1 row(s) are similar to or contain: b.jsonl:4. Beside it: chatloom duplicates ",
+        ),
+        (
+            ["RUN", "--id", "eval.jsonl:7"],
+            "which 1 row(s) are similar to or contain: a.jsonl:3. Beside it: chatloom duplicates ",
+        ),
         (["nowhere"], "not built, or not up to date; `chatloom data CONFIG --run nowhere --until clusters` builds it"),
         (["RUN", "--id", "a.jsonl:1", "--top", "3"], "give one of them"),
     ],
