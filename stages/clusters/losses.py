@@ -60,7 +60,7 @@ class SourceLosses:
             line = f"{named(names[origin])}: lost {share_of(int(n_lost[origin]), int(n_rows[origin]))}"
             if keepers is not None:
                 is_its = np.isin(codes, members[of_members == origin]) & is_lost
-                line += self._whose(keepers[is_its], codes, names, members, of_members)
+                line += self._whose(keepers[is_its], codes, names, members, of_members, names[origin])
             lines.append(line)
         more = f"\n  and {len(worst) - _SHOWN:,} more" if len(worst) > _SHOWN else ""
         raise GateError(
@@ -80,23 +80,27 @@ class SourceLosses:
         members, of_members = np.array(pairs, np.int64).reshape(-1, 2).T
         return list(numbers), members, of_members
 
-    def _whose(self, keepers: Rows, codes: U32, names: list[str], members: I64, of_members: I64) -> str:
-        """Return who has most of the keepers, as the end of a line."""
+    def _whose(self, keepers: Rows, codes: U32, names: list[str], members: I64, of_members: I64, loser: str) -> str:
+        """Return who has most of the keepers, as the end of a line; to a source that tags name, such a source is named."""
         known = keepers[keepers >= 0]
         own = known[known < len(codes)]
         n_kept = _per_origin(codes[own], len(self._sets), members, of_members, len(names))
         n_against = len(known) - len(own)
+        if loser.startswith(PREFIX):  # a file of all sources has all keepers, which says nothing
+            n_of_sources = np.where([name.startswith(PREFIX) for name in names], n_kept, 0)
+            n_kept = n_of_sources if n_of_sources.any() else n_kept
         most = int(n_kept.argmax())  # of equals the path, which a set names first
         if not len(known):
             return ""
         if n_against > n_kept[most]:
             return f"; {n_against:,} of them are similar to rows of [clusters] against"
-        return f"; {int(n_kept[most]):,} of the rows in whose favour are of {named(names[most])}"
+        place = "the same source" if names[most] == loser else named(names[most])
+        return f"; {int(n_kept[most]):,} of them have their keepers in {place}"
 
 
 def named(origin: str) -> str:
     """Return an origin as people are told of it."""
-    return f"source {origin.removeprefix(PREFIX)!r} (of the tags)" if origin.startswith(PREFIX) else origin
+    return f"source {origin.removeprefix(PREFIX)!r} (named in the tags)" if origin.startswith(PREFIX) else origin
 
 
 def share_of(part: int, whole: int) -> str:

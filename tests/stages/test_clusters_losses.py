@@ -53,7 +53,7 @@ def test_a_source_that_loses_more_than_its_share_stops_the_build_and_is_named() 
         losses.check(is_lost, 0.5, keepers)
     text = str(error.value)
     assert "1 source would lose more than [clusters] max_source_loss = 0.5" in text
-    assert "\n  b.jsonl: lost 180 of 200 (90.0 %); 180 of the rows in whose favour are of a.jsonl\n" in text
+    assert "\n  b.jsonl: lost 180 of 200 (90.0 %); 180 of them have their keepers in a.jsonl\n" in text
     assert "`chatloom duplicates RUN`" in text
     assert "a.jsonl: lost" not in text
 
@@ -68,8 +68,8 @@ def test_a_source_named_in_tags_counts_across_files_and_the_worst_comes_first() 
         losses.check(is_lost, 0.5)
     lines = str(error.value).split("\n")
     assert lines[1:3] == [
-        "  source 'old' (of the tags): lost 200 of 200 (100.0 %)",
-        "  source 'web' (of the tags): lost 350 of 500 (70.0 %)",
+        "  source 'old' (named in the tags): lost 200 of 200 (100.0 %)",
+        "  source 'web' (named in the tags): lost 350 of 500 (70.0 %)",
     ]
     assert losses.origins() == {"a", "b", "source:web", "source:old"}
 
@@ -99,6 +99,20 @@ def test_rows_lost_to_other_files_are_said_to_be() -> None:
     keepers[:20] = 199
     with pytest.raises(GateError, match=r"; 130 of them are similar to rows of \[clusters\] against"):
         losses.check(losing(200, slice(0, 150)), 0.5, keepers)
+
+
+def test_of_a_file_with_many_sources_the_source_of_the_keepers_is_named() -> None:
+    losses = SourceLosses()
+    losses.read(rows(("all", ["source:web"], 150), ("all", ["source:wiki"], 850), ("all", ["source:forum"], 300)))
+    keepers = np.full(1_300, -1)
+    keepers[:140], keepers[1_000:1_200] = 200, 1_250
+    with pytest.raises(GateError) as error:
+        losses.check(losing(1_300, slice(0, 140), slice(1_000, 1_200)), 0.5, keepers)
+    assert str(error.value).split("\n")[1:3] == [
+        "  source 'web' (named in the tags): lost 140 of 150 (93.3 %); 140 of them have their keepers in source 'wiki' "
+        "(named in the tags)",
+        "  source 'forum' (named in the tags): lost 200 of 300 (66.7 %); 200 of them have their keepers in the same source",
+    ]
 
 
 def test_many_alarms_are_counted_and_the_worst_shown() -> None:
