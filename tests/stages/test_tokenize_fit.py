@@ -293,6 +293,8 @@ def conversations(*rows: list[tuple[str, str]]) -> pl.DataFrame:
             "id": [f"a:{i}" for i in range(len(rows))],
             "source": ["a"] * len(rows),
             "tags": [[]] * len(rows),
+            "score": [None] * len(rows),
+            "created": [None] * len(rows),
             "messages": [[{"role": role, "content": text} | message for role, text in row] for row in rows],
             "tools": [None] * len(rows),
         },
