@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import polars as pl
@@ -14,6 +14,8 @@ from pipeline.records import at, joined, read_records, text_paths
 from schemas.files import write_whole
 from schemas.settings import ConfigError, suggest
 from stages.cosine import MAX_TEXTS, TooLargeError, near_texts
+
+_MAX_INSIDE: Final = 4
 
 
 class Values(msgspec.Struct):
@@ -101,6 +103,8 @@ class Checked(msgspec.Struct, frozen=True):
     broken: list[tuple[int, str]]
     """Rows that cannot be read, and why."""
     found: list[Found]
+    inside: list[str] = []
+    """Texts of the first record that lie deeper and are not compared, for no field was named; no more than are shown."""
 
 
 class LeftOut(NamedTuple):
@@ -147,7 +151,10 @@ def check(inputs: Sequence[str], *, fields: Sequence[str] = (), threshold: float
             found.append(_compare(name, values, threshold))
         except TooLargeError as error:
             raise _too_large(inputs, f"field {name!r}: {error}") from None
-    return Checked(threshold, ids, broken, found)
+    inside = (
+        (path for path in text_paths(sample) if path not in sample) if isinstance(sample, dict) and not fields else ()
+    )
+    return Checked(threshold, ids, broken, found, list(islice(inside, _MAX_INSIDE)))
 
 
 def _too_large(inputs: Sequence[str], what: str) -> TooLargeError:

@@ -114,7 +114,13 @@ def to_text(checked: Checked, *, width: int) -> Iterator[Text]:
         if n_pairs:
             yield from _lines(found, checked, width)
         if n_pairs > MAX_SHOWN:
-            yield Text(f"and {n_pairs - MAX_SHOWN:,} more pairs; --json lists them")
+            listed = "them" if n_pairs <= MAX_LISTED else f"the first {MAX_LISTED:,}"
+            yield Text(f"and {n_pairs - MAX_SHOWN:,} more pairs; --json lists {listed}")
+    if checked.inside:
+        yield Text(
+            printable(f"\ntexts inside are not compared unless --field names them: {', '.join(checked.inside)}"),
+            "yellow",
+        )
 
 
 def _summary(found: Found, checked: Checked) -> str:

@@ -222,3 +222,20 @@ def test_the_example_of_the_page_is_what_is_printed(tmp_path):
     (tmp_path / "my.jsonl").write_text(file, encoding="utf-8")
     done = run("my.jsonl", cwd=tmp_path)
     assert [line.rstrip() for line in done.stdout.splitlines()] == [line.rstrip() for line in shown.splitlines()]
+
+
+def test_texts_that_lie_deeper_are_said_not_to_be_compared(tmp_path):
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}]
+    name = write(tmp_path / "a.jsonl", [{"id": "x", "messages": said}, {"id": "y", "messages": said}])
+    assert (
+        "texts inside are not compared unless --field names them: messages[0].role, messages[0].content, "
+        in run(name).stdout
+    )
+    assert "not compared" not in run(name, "--field", "messages[0].content").stdout
+    assert "not compared" not in run(write(tmp_path / "b.jsonl", [{"a.b": "Hi"}])).stdout
+
+
+def test_more_pairs_than_json_lists_are_not_promised(tmp_path):
+    name = write(tmp_path / "a.jsonl", [{"text": "The same text."}] * 450)
+    assert "and 100,975 more pairs; --json lists the first 100,000" in run(name).stdout
+    assert len(json.loads(run(name, "--json").stdout)["fields"]["text"]["pairs"]) == 100_000
