@@ -4,6 +4,7 @@ Heavy libraries are imported by the verb that needs them, so that --help answers
 """
 
 import argparse
+import errno
 import os
 import shlex
 import sys
@@ -203,7 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(error: Exception) -> int:
     """Print what a person needs to know of `error` and return the exit code; a defect of ours keeps its traceback."""
     if isinstance(error, UserError | OSError):
-        print(f"chatloom: error: {error}", file=sys.stderr)  # noqa: T201
+        is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        advice = ". Free some space there and run the same command again: what is done is kept" if is_full else ""
+        print(f"chatloom: error: {error}{advice}", file=sys.stderr)  # noqa: T201
         return error.exit_code if isinstance(error, UserError) else IO_ERROR
     traceback.print_exception(error)
     print("chatloom: this is a defect of Chatloom; please report it with the lines above", file=sys.stderr)  # noqa: T201

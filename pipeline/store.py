@@ -1,5 +1,6 @@
 """The run directory: the only place that reads and writes shards, each committed whole and known by its hash."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -132,8 +133,11 @@ class Store:
         directory = self.directory(stage.name)
         wanted = {directory / file.path for record in records for file in record.files}
         wanted |= {self._record_path(stage.name, record.shard) for record in records}
-        for path in sorted(directory.rglob("*")):
-            if path.is_file() and path not in wanted and path != self._manifest_path(stage.name):
+        for path in sorted(directory.rglob("*"), reverse=True):  # what a directory holds comes before it
+            if path.is_dir():
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+            elif path.is_file() and path not in wanted and path != self._manifest_path(stage.name):
                 remove(path)
         shards = tuple(records)
         assets = (

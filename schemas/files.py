@@ -14,7 +14,8 @@ TEMPORARY: Final = ".tmp-"
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write `data` to `path` so that a crash at any moment leaves the old file or the new one, never a part.
 
-    Temporary file, fsync, rename, fsync of the directory. Raises OSError; the temporary file is then removed.
+    Temporary file, fsync, rename, fsync of the directory. Raises OSError, which names the path; the temporary file is then
+    removed.
     """
     temporary = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(6)}")
     # O_EXCL and O_NOFOLLOW: never write through a link that somebody laid at the temporary name.
@@ -25,8 +26,10 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk is met by a write, which knows no name
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
     sync(path.parent)
 

@@ -17,6 +17,14 @@ Rows = NDArray[np.integer[Any]]
 _FEWEST: Final = 100
 """Rows that a source must lose before it is an alarm: a share of less is chance."""
 _SHOWN: Final = 10
+_OF_TEMPLATES: Final = (
+    "If they share only a template's text, leave it out with [signatures] leave_out or [clusters] ignore_common, or raise "
+    "[clusters] threshold"
+)
+_OF_RECORDS: Final = (
+    "If the file that [clusters] evaluations names is part of the corpus, leave it out of one of the two; if the rows share only "
+    'a template\'s text with its records, raise [clusters] overlap, or set contaminated = "report"'
+)
 
 
 class SourceLosses:
@@ -39,11 +47,18 @@ class SourceLosses:
         """Return the names of all origins."""
         return {name for each in self._sets for name in each}
 
-    def check(self, is_lost: NDArray[np.bool_], limit: float, keepers: Rows | None = None) -> None:
+    def check(
+        self,
+        is_lost: NDArray[np.bool_],
+        limit: float,
+        keepers: Rows | None = None,
+        is_contaminated: NDArray[np.bool_] | None = None,
+    ) -> None:
         """Raise GateError if an origin loses more than `limit` of its rows, and at least 100; never if `limit` is 1.
 
         `is_lost` says of all rows read whether they are dropped for what they resemble or contain. `keepers` has the row
         kept in the place of each: negative if there is none, at least the number of rows if it is one of `against`.
+        `is_contaminated` says which are dropped for an evaluation record.
         """
         if limit >= 1:
             return
@@ -56,19 +71,24 @@ class SourceLosses:
             return
         worst = sorted(np.flatnonzero(is_alarm).tolist(), key=lambda k: (-n_lost[k] / n_rows[k], -n_lost[k], names[k]))
         lines = []
+        for_records = False
         for origin in worst[:_SHOWN]:
             line = f"{named(names[origin])}: lost {share_of(int(n_lost[origin]), int(n_rows[origin]))}"
             if keepers is not None:
                 is_its = np.isin(codes, members[of_members == origin]) & is_lost
                 line += self._whose(keepers[is_its], codes, names, members, of_members, names[origin])
+            if is_contaminated is not None and (
+                n := int((np.isin(codes, members[of_members == origin]) & is_contaminated).sum())
+            ):
+                line += f"; {n:,} of them contain records of [clusters] evaluations"
+                for_records |= 2 * n > n_lost[origin]
             lines.append(line)
         more = f"\n  and {len(worst) - _SHOWN:,} more" if len(worst) > _SHOWN else ""
         raise GateError(
             f"clusters: {len(worst):,} source{'s' if len(worst) > 1 else ''} would lose more than "
             f"[clusters] max_source_loss = {limit} of the rows to duplicates:\n  " + "\n  ".join(lines) + more + "\n"
             "To see the pairs, set [clusters] max_source_loss = 1, build with --until dedup and run `chatloom duplicates RUN`. "
-            "If the rows should go, keep that setting. If they share only a template's text, leave it out with [signatures] "
-            "leave_out or [clusters] ignore_common, or raise [clusters] threshold"
+            "If the rows should go, keep that setting. " + (_OF_RECORDS if for_records else _OF_TEMPLATES)
         )
 
     def _origins(self) -> tuple[list[str], I64, I64]:

@@ -80,7 +80,12 @@ class Survey:
         self._reason[gathered.numbers[own]] = fates.reason[own]
         self._reason[self.excluded()] = _CONTAMINATED
         is_lost = self._reason != STAYS
-        self._losses.check(is_lost, self._config.max_source_loss, _keepers(gathered, fates, len(self._reason)))
+        self._losses.check(
+            is_lost,
+            self._config.max_source_loss,
+            _keepers(gathered, fates, len(self._reason)),
+            self._reason == _CONTAMINATED,
+        )
         kept = np.flatnonzero(~is_lost)
         if self._config.copies > 1:
             clusters = np.arange(len(self._reason), dtype=np.int64)

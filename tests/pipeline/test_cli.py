@@ -1,3 +1,4 @@
+import errno
 import json
 import subprocess
 import sys
@@ -6,7 +7,7 @@ import time
 import polars as pl
 import pytest
 
-from pipeline.cli import parser
+from pipeline.cli import _report, parser
 from schemas.manifest import STAGES
 from tests.corpus import ROOT, write_config, write_corpus
 
@@ -203,3 +204,11 @@ def test_a_run_in_use_is_refused_with_its_own_code(built):
         done = run("data", str(config))
     assert done.returncode == 75
     assert "another process is writing this run" in done.stderr
+
+
+def test_a_full_disk_is_told_with_its_place_and_what_to_do(capsys):
+    assert _report(OSError(errno.ENOSPC, "No space left on device", "/mnt/run/length/kept/00000.arrow")) == 4
+    said = capsys.readouterr().err
+    assert "No space left on device: '/mnt/run/length/kept/00000.arrow'. Free some space there" in said
+    assert _report(OSError(errno.EACCES, "Permission denied", "/mnt/a")) == 4
+    assert "Free some" not in capsys.readouterr().err

@@ -129,6 +129,13 @@ def test_finishing_removes_shards_that_are_no_more(store):
     ]
 
 
+def test_finishing_leaves_no_empty_directory(store):
+    commit(store, 0, "k", rows(2, dropped=1), 3)
+    again = commit(store, 0, "k2", rows(3), 3)
+    store.finish(CLUSTERS, [again], "key", settings="s", libraries={}, added_tokens={})
+    assert sorted(path.name for path in (store.root / "clusters").iterdir()) == ["kept", "manifest.json", "shards"]
+
+
 def test_the_bytes_do_not_depend_on_how_a_frame_is_chunked(store):
     whole = rows(6)
     commit(store, 0, "k", whole, 6)

@@ -30,7 +30,7 @@ def test_a_full_disk_is_an_error_not_a_short_file(tmp_path):
         f"write_whole(pathlib.Path({str(tmp_path / 'a')!r}), b'x' * 5000)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "File too large" in done.stderr
+    assert f"File too large: '{tmp_path / 'a'}'" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

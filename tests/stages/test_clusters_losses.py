@@ -101,6 +101,19 @@ def test_rows_lost_to_other_files_are_said_to_be() -> None:
         losses.check(losing(200, slice(0, 150)), 0.5, keepers)
 
 
+def test_rows_lost_to_evaluation_records_are_said_to_be_and_what_to_do_is_another_thing() -> None:
+    losses = SourceLosses()
+    losses.read(rows(("a", [], 200), ("b", [], 200)))
+    is_lost = losing(400, slice(0, 150), slice(200, 350))
+    with pytest.raises(GateError) as error:
+        losses.check(is_lost, 0.5, np.full(400, -1), losing(400, slice(0, 140)))
+    text = str(error.value)
+    assert "a: lost 150 of 200 (75.0 %); 140 of them contain records of [clusters] evaluations\n" in text
+    assert "b: lost 150 of 200 (75.0 %)\n" in text
+    assert "[clusters] overlap" in text
+    assert "template's text, leave it out" not in text
+
+
 def test_of_a_file_with_many_sources_the_source_of_the_keepers_is_named() -> None:
     losses = SourceLosses()
     losses.read(rows(("all", ["source:web"], 150), ("all", ["source:wiki"], 850), ("all", ["source:forum"], 300)))
