@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any, Final
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
 from rich.text import Text
 
 from pipeline.check import Checked, Found, LeftOut, check, write_rest
 from pipeline.excerpt import fitted, printable
+from pipeline.page import Page
 from pipeline.records import check_output
 from schemas.settings import ConfigError
 
@@ -39,7 +39,7 @@ def report(inputs: Sequence[str], *, fields: Sequence[str], threshold: float, as
     if as_json:
         print(json.dumps(to_json(checked, gone), ensure_ascii=False, indent=2))  # noqa: T201 - this is the output
         return 0
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Page(highlight=False, markup=False, soft_wrap=True)
     for line in to_text(checked, width=console.width if console.is_terminal else _WIDTH):
         console.print(line)
     if gone is not None:

@@ -270,11 +270,10 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _look(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from pipeline.look import look
+    from pipeline.page import Page
 
-    console = Console(highlight=False)
+    console = Page(highlight=False)
     for part in look(
         Path(options.run),
         options.stage,
@@ -315,9 +314,8 @@ def _check(options: argparse.Namespace) -> int:
 def _funnel(options: argparse.Namespace) -> int:
     import json
 
-    from rich.console import Console
-
     from pipeline.funnel import as_json, as_text
+    from pipeline.page import Page
     from schemas.manifest import read_manifests
     from schemas.settings import ConfigError
 
@@ -329,7 +327,7 @@ def _funnel(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(as_json(manifests), indent=2))  # noqa: T201 - this is the output
     else:
-        Console(highlight=False).print(as_text(manifests))
+        Page(highlight=False).print(as_text(manifests))
     return 0
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from pipeline.counts import MOST_SOURCES
 from pipeline.duplicates import FILES, Cluster, Overlaps, Pair, Survey, Words, survey
 from pipeline.excerpt import EXCERPT, fitted, one_line, printable, words_around
 from pipeline.fates import percent
+from pipeline.page import Page
 from pipeline.side_by_side import Piece, side_by_side
 from pipeline.story import MEMBERS, Story, story
 from schemas.reasons import EXPLANATIONS, DropReason
@@ -31,7 +31,7 @@ def duplicates_page(run: Path, *, id: str | None, top: int, as_json: bool) -> No
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())  # noqa: T201 - this is the output
         return
-    console = Console(highlight=False, markup=False)
+    console = Page(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH
     parts = _survey(run, facts, console.width) if isinstance(facts, Survey) else _story(run, facts, console.is_terminal)

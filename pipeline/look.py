@@ -169,5 +169,14 @@ def _marked(tokenizer: Any, ids: list[int], weights: list[float], *, in_colour: 
 
 
 def _short(value: Any) -> str:
-    shown = value.hex() if isinstance(value, bytes) else str(value)
+    shown = str(_plain(value))
     return shown if len(shown) <= 300 else f"{shown[:300]}... ({len(value):,} in all)"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with its bytes, however deep they lie, as hexadecimal text."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.hex() if isinstance(value, bytes) else value

@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import subprocess
 import sys
 import time
@@ -194,6 +195,17 @@ def test_without_colour_brackets_mark_what_is_trained(built):
     out = run("look", str(directory), "mask").stdout
     assert out.count("⟦") == out.count("⟧") > 1
     assert "<|im_end|>⟧" in out
+
+
+@pytest.mark.parametrize("arguments", [["look", "RUN", "mask"], ["funnel", "RUN"], ["duplicates", "RUN"]])
+def test_a_reader_that_leaves_is_no_failure(built, arguments):
+    directory, *_ = built
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "pipeline.cli", *(str(directory) if a == "RUN" else a for a in arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_run_in_use_is_refused_with_its_own_code(built):

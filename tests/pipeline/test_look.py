@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.look import look
+from pipeline.look import _short, look
 from schemas.tables import DISTINCT, DUPLICATE, MEASURED, dropped_schema
 from tests.pipeline.literal_run import conversation, fate, removed, write_run, write_stage
 
@@ -57,3 +57,8 @@ def test_a_row_that_contains_an_evaluation_record_names_it(run):
     lines = shown(run, "clusters", "a:4")
     at = lines.index("it contains 0.500 of the evaluation record: eval:1")
     assert lines[at + 1] == "its text is not at hand"
+
+
+def test_hashes_are_shown_as_other_tools_show_them_wherever_they_lie():
+    assert _short(b"\x01\xff") == "01ff"
+    assert _short([{"exact_hash": b"\x01\xff", "shingles": [3, 5]}]) == "[{'exact_hash': '01ff', 'shingles': [3, 5]}]"
