@@ -10,9 +10,11 @@ import tomli_w
 
 from pipeline.graph import CONFIGS
 from pipeline.source import Source
+from schemas.errors import GateError
 from schemas.settings import ConfigError, Document, apply_overrides, check_names, decode_section, read_toml
 from schemas.spans import FROM_DATA
 from schemas.training import Model, Train
+from stages.clusters.bands import choose_bands
 from stages.clusters.rank import FROM_RECORDS
 from stages.mask.table import CLASSES, ROLES, weight_table
 
@@ -82,6 +84,7 @@ def load_config(
         sections[section] = decode_section(document, section, kind, where=where)
     sections[LIMITED] = _limited(sections[LIMITED], sections["pack"].max_seq_len, where)
     _refuse_idle(sections["clusters"].thresholds, sections["signatures"].scopes, where)
+    _refuse_unfindable(sections["clusters"], sections["signatures"], where)
     _refuse_undecided(sections["clusters"].criteria, sections["ingest"], where)
     _refuse_unfinished(sections[LIMITED], sections[MASKED], where)
     _refuse_weightless(sections["render"], sections[MASKED], where)
@@ -109,6 +112,15 @@ def _refuse_idle(thresholds: Mapping[str, float], scopes: Sequence[str], where: 
                 f'{where}: [clusters] thresholds names "{scope}", which is not compared: [signatures] scope is {asked}. Add '
                 f'"{scope}" to it, or leave out its threshold'
             )
+
+
+def _refuse_unfindable(clusters: Any, signatures: Any, where: str) -> None:
+    """Raise ConfigError for a threshold too low for the sketches, which would stop the build when all are made."""
+    for scope in signatures.scopes:
+        try:
+            choose_bands(signatures.num_perm, clusters.threshold_of(scope), clusters.recall)
+        except GateError as error:
+            raise ConfigError(f"{where}: {error}") from None
 
 
 def _refuse_undecided(criteria: Sequence[str], ingest: Any, where: str) -> None:

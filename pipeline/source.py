@@ -77,6 +77,10 @@ def expand(
     paths: dict[tuple[int, int], str] = {}  # the same file under two names is read once
     ignored: list[str] = []
     for given in inputs:
+        if not given.strip():  # it would be the current directory: a variable of the shell that is not set
+            raise ConfigError(
+                f"{what} {given!r}: expected the path of a file, a directory or a glob, got an empty text"
+            )
         path = Path(given)
         if path.is_file():
             found = [given]

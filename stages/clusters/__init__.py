@@ -18,6 +18,7 @@ from stages.dedup import Dedup
 
 CROWD: Final = 16
 """Kept texts of a bucket that are compared one by one; more are looked up by their rare shingles."""
+_BOUNDLESS: Final = 2.0**30  # GiB: inf is no number of bytes
 
 
 def cluster_rows(
@@ -54,7 +55,7 @@ def cluster_rows(
     """
     if not len(shards):
         return
-    memory = Memory(int(config.memory * 2**30), spill)
+    memory = Memory(int(min(config.memory, _BOUNDLESS) * 2**30), spill)
     # what is compared may be made anew at each reading; all else is told of the rows as they are
     compared = without_boilerplate(shards, against, config.ignore_common) if config.ignore_common else (shards, against)
     corpus = measure(*compared, is_lasting=not config.ignore_common)

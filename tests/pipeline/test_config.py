@@ -52,6 +52,16 @@ def test_a_threshold_of_a_scope_that_is_not_compared_is_refused(tmp_path: Path):
     assert (clusters.threshold_of("prompt"), clusters.threshold_of("turns")) == (0.95, 0.8)
 
 
+def test_a_threshold_too_low_for_the_sketches_is_refused_before_any_is_made(tmp_path: Path):
+    path = tmp_path / "a.toml"
+    low = "[clusters]\nthresholds = {prompt = 0.05}\n[signatures]\nscope = ['conversation', 'prompt']\n"
+    path.write_text(low)
+    with pytest.raises(ConfigError, match=r"threshold=0.05 cannot be found with recall=0.999 from 128 MinHash values"):
+        load_config(path)
+    path.write_text(low + "num_perm = 1024\n")
+    assert load_config(path).sections["clusters"].thresholds == {"prompt": 0.05}
+
+
 def test_a_criterion_that_goes_by_the_records_needs_the_key_in_them(tmp_path: Path):
     path = tmp_path / "c.toml"
     path.write_text('[clusters]\nkeep = ["newest", "score"]\n')

@@ -185,7 +185,8 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
         ["a.jsonl", "b.jsonl", "sub/c.json"],
         ["sub/readme.txt"],
     )
-    for given_input, said in [("none*", "no such file"), ("sub/readme.txt", "cannot read this kind of file")]:
+    refused = {"none*": "no such file", "sub/readme.txt": "cannot read this kind of file", "": "got an empty text"}
+    for given_input, said in refused.items():
         with pytest.raises(ConfigError, match=said):
             expand([given_input])
 

@@ -230,6 +230,7 @@ def test_a_small_budget_spills_and_changes_nothing() -> None:
 
     config = Clusters(threshold=0.75)
     lavish = cluster(frame, config=config, spill=spill)
+    assert cluster(frame, config=Clusters(threshold=0.75, memory=float("inf")), spill=spill).equals(lavish)
     assert asked == []
     frugal = cluster(frame, config=Clusters(threshold=0.75, memory=1e-6), spill=spill)
     assert sum(asked) > 300 * 100
