@@ -11,7 +11,7 @@ from rich.text import Text
 from pipeline.counts import MOST_SOURCES
 from pipeline.duplicates import FILES, Cluster, Overlaps, Pair, Survey, Words, survey
 from pipeline.excerpt import EXCERPT, fitted, one_line, printable, words_around
-from pipeline.fates import percent
+from pipeline.fates import FEW_ROWS, percent
 from pipeline.page import Page
 from pipeline.side_by_side import Piece, side_by_side
 from pipeline.story import MEMBERS, Story, story
@@ -49,7 +49,12 @@ def _survey(run: Path, facts: Survey, width: int) -> Iterator[Text | Table]:
         for cluster in facts.clusters:
             yield from _cluster(cluster, width)
     if facts.sources:
-        yield Text("\nlost to duplicates by source, the worst first", "bold")
+        few = (
+            f", those of fewer than {FEW_ROWS} rows last"
+            if facts.sources[-1].rows < FEW_ROWS < facts.sources[0].rows
+            else ""
+        )
+        yield Text(f"\nlost to duplicates by source, the worst first{few}", "bold")
         yield _sources(facts)
     if facts.evaluations:
         yield Text("\nrows that contain evaluation records, those that contain least of one first", "bold")

@@ -18,8 +18,8 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     recall: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.999
     """Probability that a pair at exactly the threshold becomes a candidate; more similar pairs have more."""
     keep: Criterion | tuple[Criterion, ...] = "longest"
-    """Which copy stays: "longest", "shortest", "first" (by source and line), "newest", "oldest", highest "score", or the best
-    "source" (see priority); in a list, the next one decides between equals."""
+    """Which copy stays: "longest", "shortest", "first" (by source and line), "newest" or "oldest" (by [ingest] created), highest
+    "score" (by [ingest] score), or the best "source" (see priority); in a list, the next one decides between equals."""
     priority: tuple[str, ...] = ()
     """Patterns (*, ?) of sources from best to worst, for keep = "source": of their paths, or of their names in the tags."""
     copies: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1

@@ -193,6 +193,7 @@ def test_the_page_says_it_in_order(run, capsys):
         f"           {CAT}",
         "  removed  b.jsonl:2  0.800",
         f"           {DOG}",
+        "lost to duplicates by source, the worst first, those of fewer than 100 rows last",
         "1 row(s) contain 1 record(s) of eval.jsonl; 1 of the rows stay",
         "  record  eval.jsonl:7",
         "  row     a.jsonl:3  contains 0.750 of it",
