@@ -45,10 +45,10 @@ def cluster_rows(
     Where rows stand in the shards changes nothing, unless `keep` speaks of their place. Similarity is float64
     |A & B| / |A | B| throughout; a pair stays when that is >= its threshold.
 
-    Shards are read four times, one at a time; shingles of rows that share a band are read where they lie. Memory: some
-    (4 * bands + 50) bytes per row (150 at the default threshold), of which what exceeds [clusters] memory is spilled,
-    and about 400 for each row that shares a band; for rows in crowded buckets also up to 768 for the index of rare
-    shingles and 16 for each shingle posted there.
+    Shards are read five times, one at a time. Memory: some (4 * bands + 50) bytes per row (150 at the default threshold)
+    and, for each row that shares a band (a fifth of a real mix), its shingles and about 400 bytes; for rows in crowded buckets
+    also up to 768 for the index of rare shingles and 16 for each shingle posted there. What exceeds [clusters] memory is
+    spilled.
 
     Raises GateError if a threshold is too low for the recall asked of so few MinHash values, if a source loses more than
     `max_source_loss`, or if a cluster or prompt were in two splits.
@@ -58,7 +58,7 @@ def cluster_rows(
     memory = Memory(int(min(config.memory, _BOUNDLESS) * 2**30), spill)
     # what is compared may be made anew at each reading; all else is told of the rows as they are
     compared = without_boilerplate(shards, against, config.ignore_common) if config.ignore_common else (shards, against)
-    corpus = measure(*compared, is_lasting=not config.ignore_common)
+    corpus = measure(*compared)
     index = EvaluationIndex(evaluations, config.overlap) if len(evaluations) else None
     survey = Survey(corpus, config, dedup, index, memory)
     for shard in shards:

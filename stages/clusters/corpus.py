@@ -29,8 +29,6 @@ class Corpus:
     """Units of all shards by scope."""
     num_perm: int
     """Width of their sketches; 0 if there is none."""
-    is_lasting: bool
-    """Whether shingles stay where they are read; else each reading makes them anew."""
 
     @property
     def n_rows(self) -> int:
@@ -52,7 +50,7 @@ class Corpus:
         return read_all(self.own, self.references)
 
 
-def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame], *, is_lasting: bool) -> Corpus:
+def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame]) -> Corpus:
     """Read every shard once and return how much there is.
 
     Raises ValueError where sketches differ in width.
@@ -75,7 +73,6 @@ def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame], *, 
         heights=heights,
         n_units=n_units,
         num_perm=num_perm,
-        is_lasting=is_lasting,
     )
 
 

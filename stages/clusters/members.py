@@ -32,15 +32,15 @@ class Gathered:
     """Of each row of the corpus: which member it is, -1 if none."""
     members: "Members"
     buckets: "Buckets"
-    owners: list[NDArray[np.uint32]]
-    """What keeps the shingles alive."""
+    shingles: list[NDArray[np.uint32]]
+    """The shingles of their units, shard by shard; the kernels have their addresses."""
 
 
 def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> Gathered:
     """Return the rows that share a bucket in some scope, with all their units.
 
-    Memory: 4 bytes for each row of the corpus; for members their attributes, about 130 bytes a unit and 4 for each
-    bucket a unit is in. Shingles stay where they are, if they do; else those of members are copied.
+    Memory: 4 bytes for each row of the corpus; for members their attributes, their shingles (4 bytes each), about 130 bytes
+    a unit, and 4 for each bucket that a unit is in.
     """
     from stages.clusters.compare_kernel import Members
     from stages.clusters.set_kernel import copy_sets, fill_bitmaps
@@ -52,7 +52,8 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
     member_of[:] = -1
     member_of[numbers] = np.arange(len(numbers), dtype=np.int32)
 
-    frames, owners = [], []
+    frames: list[pl.DataFrame] = []
+    shingles: list[NDArray[np.uint32]] = []
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("row", "scope", "addresses", "sizes", "exact")}
     unit_of = {each.scope: memory.zeros(len(each.rows), np.int32) for each in shared}
     done = dict.fromkeys(unit_of, 0)
@@ -68,16 +69,14 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
             done[each.scope] += len(mine)
         if is_in.any():
             n_units += int(is_in.sum())
-            addresses, owner = units.addresses[is_in], units.owner
-            if not corpus.is_lasting:
-                owner = memory.zeros(int(units.sizes[is_in].sum()), np.uint32)
-                addresses = copy_sets(addresses, units.sizes[is_in], owner)
-            owners.append(owner)
+            sizes = units.sizes[is_in]
+            shingles.append(memory.zeros(int(sizes.sum()), np.uint32))
             frames.append(frame.select(ATTRIBUTES).filter(pl.Series(of_frame >= 0)))
             parts["row"].append(of_frame[units.rows[is_in]])
             parts["scope"].append(units.scopes[is_in])
-            parts["addresses"].append(addresses)
-            parts["sizes"].append(units.sizes[is_in])
+            # a copy: read in place, in order of rank, they would be fetched page by page from all over the disk
+            parts["addresses"].append(copy_sets(units.addresses[is_in], sizes, shingles[-1]))
+            parts["sizes"].append(sizes)
             parts["exact"].append(units.exact[is_in])
     empty = {"row": np.int32, "scope": np.uint8, "addresses": np.uint64, "sizes": np.int32}
     arrays = {name: np.concatenate([np.empty(0, kind), *parts[name]]) for name, kind in empty.items()}
@@ -98,7 +97,7 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
         member_of=member_of,
         members=members,
         buckets=buckets,
-        owners=owners,
+        shingles=shingles,
     )
 
 
