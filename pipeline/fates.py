@@ -7,11 +7,16 @@ import msgspec
 
 from schemas.manifest import Manifest
 from schemas.reasons import DropReason
+from stages.dedup import Dedup
 
 FEW_ROWS: Final = 100
 """Rows below which the share that a source loses says little."""
 LARGE_LOSS: Final = 0.1
 """Share of a source from which on its loss is mentioned at the end of a build."""
+
+
+_EXPECTED: Final = 5
+"""Conversations that a share stands for, from which on it is no chance that there are none."""
 
 
 class SourceLoss(msgspec.Struct, frozen=True):
@@ -36,6 +41,20 @@ def splits_sentence(manifests: Mapping[str, Manifest]) -> str | None:
     ordered = [name for name in ("train", "validation", "test") if name in counts]
     shares = [f"{name} {counts[name]:,} ({percent(counts[name], sum(counts.values()))})" for name in ordered]
     return f"splits: {', '.join(shares)}"
+
+
+def unfilled_splits(dedup: Dedup, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield a sentence for each split that has fewer conversations than [dedup] asks, or none of a share of many."""
+    counts = counted("split", _counts_of(manifests, "clusters"))
+    what = "first message of the user" if dedup.split_by == "prompt" else "text"
+    for name, part in (("validation", dedup.validation), ("test", dedup.test)):
+        got, n = counts.get(name, 0), sum(counts.values())
+        if not n or (got >= part if isinstance(part, int) else got or part * n < _EXPECTED):
+            continue
+        yield (
+            f"[dedup] {name} = {part}: {got:,} of {n:,} conversations are held out, for those with one {what} are never "
+            "divided, and too many share theirs"
+        )
 
 
 def contamination(manifests: Mapping[str, Manifest]) -> Iterator[str]:

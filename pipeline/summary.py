@@ -6,7 +6,7 @@ from rich.console import Console
 
 from pipeline.config import Config
 from pipeline.counts import remarks, sentence
-from pipeline.fates import contamination, largest_loss, splits_sentence
+from pipeline.fates import contamination, largest_loss, splits_sentence, unfilled_splits
 from pipeline.graph import NAMES
 from pipeline.run import Built
 from schemas.errors import GateError
@@ -27,6 +27,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
             console.print(_remark(config.run, manifest))
     for remark in remarks(built.manifests):
         console.print(remark)
+    for said in unfilled_splits(config.sections["dedup"], built.manifests):
+        console.print(f"note: {said}")
     for said in (*contamination(built.manifests), *filter(None, [largest_loss(built.manifests)])):
         console.print(f"note: {said}: chatloom duplicates {config.run}")
     if built.was_fresh:

@@ -25,7 +25,8 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     copies: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 1
     """Similar rows that may stay: a row goes when so many that stay are similar to it; 0: none of a cluster stays."""
     ignore_common: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
-    """Share of the texts from which on a shingle counts as boilerplate and is ignored; 0: none is."""
+    """Share of the texts from which on a shingle counts as boilerplate and is ignored; 0: none is. Of a text that itself occurs
+    so often only equal copies are found then, no near ones."""
     against: tuple[str, ...] = ()
     """Other files, directories, globs or finished runs; rows similar to one of theirs are dropped."""
     evaluations: tuple[str, ...] = ()

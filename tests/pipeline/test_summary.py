@@ -13,8 +13,8 @@ from pipeline.summary import summary
 from schemas.manifest import Manifest, Totals
 
 
-def said(tmp_path: Path, counts: dict[str, int]) -> list[str]:
-    (tmp_path / "my.toml").write_text('run = "runs/my"\n[source]\ninputs = ["a"]\n')
+def said(tmp_path: Path, counts: dict[str, int], config: str = "") -> list[str]:
+    (tmp_path / "my.toml").write_text(f'run = "runs/my"\n[source]\ninputs = ["a"]\n{config}')
     totals = {
         "clusters": Totals(rows_in=1000, kept=1000, dropped={}, counts=counts),
         "pack": Totals(rows_in=700, kept=700, dropped={}, tokens=10),
@@ -23,7 +23,7 @@ def said(tmp_path: Path, counts: dict[str, int]) -> list[str]:
         name: Manifest(stage=name, key="", libraries={}, totals=of_stage, shards=())
         for name, of_stage in totals.items()
     }
-    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
+    console = Console(file=io.StringIO(), width=200, soft_wrap=True, markup=False)
     built = Built(manifests=manifests, timings=[Timing("pack", 0, 700, 1.0, 0.0)], n_shards=1)
     summary(console, load_config(tmp_path / "my.toml"), built, command="chatloom train")
     assert isinstance(console.file, io.StringIO)
@@ -53,3 +53,30 @@ def test_splits_are_said_in_one_line(tmp_path):
     lines = said(tmp_path, {"split/train": 650, "split/validation": 30, "split/test": 20})
     assert "splits: train 650 (92.9 %), validation 30 (4.3 %), test 20 (2.9 %)" in lines
     assert lines[-1].startswith("done: 700 conversations")
+
+
+@pytest.mark.parametrize(
+    ("config", "counts", "expected"),
+    [
+        (
+            "validation = 50",
+            {"train": 500},
+            ["note: [dedup] validation = 50: 0 of 500 conversations are held out, for"],
+        ),
+        (
+            "test = 50",
+            {"train": 440, "validation": 11, "test": 49},
+            ["note: [dedup] test = 50: 49 of 500 conversations"],
+        ),
+        ("test = 50", {"train": 439, "validation": 11, "test": 50}, []),
+        ("validation = 0.02", {"train": 250}, ["note: [dedup] validation = 0.02: 0 of 250 conversations are held out"]),
+        ("validation = 0.02", {"train": 249}, []),
+        ("validation = 0.0", {"train": 1000}, []),
+        ("validation = 50", {}, []),
+    ],
+)
+def test_a_split_that_could_not_be_filled_is_mentioned(tmp_path, config, counts, expected):
+    lines = said(tmp_path, {f"split/{name}": n for name, n in counts.items()}, f"[dedup]\n{config}\n")
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert len(notes) == len(expected)
+    assert all(note.startswith(start) for note, start in zip(notes, expected, strict=True))
