@@ -77,7 +77,9 @@ class Shards(Sequence[pl.DataFrame]):
             try:
                 status = path.stat()
             except FileNotFoundError:
-                raise DamagedShardError(f"{path}: the shard is gone; the next build makes it anew") from None
+                raise DamagedShardError(
+                    f"{path}: the shard is gone; the next build of that run makes it anew"
+                ) from None
             found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
         return tuple(found)
 

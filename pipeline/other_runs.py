@@ -11,6 +11,7 @@ import msgspec
 from pipeline.graph import GRAPH, Stage
 from pipeline.keys import closure
 from pipeline.source import expand
+from pipeline.store import Store
 from schemas.manifest import Manifest, read_manifest
 from schemas.settings import ConfigError, decode_section, read_toml
 
@@ -27,7 +28,7 @@ def comparable(run: Path, stage: Stage, key: str, config: msgspec.Struct, *, whe
     """
     manifest = read_manifest(run, stage.name)
     again = f"chatloom data {run}/config.toml --run {run} --until {stage.name}"
-    if manifest is None:
+    if manifest is None or not all(Store(run).holds(stage.name, record) for record in manifest.shards):
         raise ConfigError(
             f"{where}: {run} is a run whose {stage.name} are not complete. Finish it ({again}), or name the files it "
             "was made from"

@@ -207,6 +207,13 @@ def test_an_unfinished_run_is_not_read_as_files(config, other):
         run(config, naming("against", other))
 
 
+def test_a_run_that_lost_a_shard_is_refused_before_anything_is_read(tmp_path, config, other):
+    next((other / "signatures" / "kept").glob("*.arrow")).unlink()
+    with pytest.raises(ConfigError, match=r"are not complete. Finish it \(chatloom data .*other/run/config.toml --run"):
+        run(config, naming("against", other))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_run_itself_and_a_run_of_the_same_files_are_refused(tmp_path, config, other):
     run(config)
     with pytest.raises(ConfigError, match="the run itself"):
