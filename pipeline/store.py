@@ -187,8 +187,8 @@ def verify(path: Path, file: FileRecord) -> None:
         found = "no such file"
     if found != file.sha256:
         raise DamagedShardError(
-            f"{path}: the shard is damaged: expected sha256 {file.sha256}, got {found}. `chatloom data CONFIG --verify`, with the "
-            "config of the run that it is in, finds every damaged shard and rebuilds it"
+            f"{path}: the shard is damaged: expected sha256 {file.sha256}, got {found}. `chatloom data CONFIG --verify`, with "
+            "the config of the run that it is in, finds every damaged shard and rebuilds it"
         )
 
 
