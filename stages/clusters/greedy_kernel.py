@@ -51,7 +51,8 @@ def keep_greedily(
     )
     # two kept rows are never alike, so one that is wholly similar is the only one; references may be alike
     is_settling_at_all = copies == 1 and not members.is_reference.any()
-    seen_by = np.full(n_rows, np.int32(NOBODY))  # the search that met this row last, so that two rows meet once
+    # the search that met a unit last (a row, in scope "turns"), so that two meet once
+    seen_by = np.full(n_units, np.int32(NOBODY))
     keeper = np.full(n_rows, np.int32(NOBODY))
     similarity = np.full(n_rows, np.nan)
     scope_of = np.full(n_rows, np.int8(-1))
@@ -65,7 +66,7 @@ def keep_greedily(
             if begin == end:
                 continue
             found.best[0], found.similarity[0], found.n[0] = NOBODY, thresholds[scope], 0
-            sought = _least_shared(begin, end, buckets)
+            sought = _least_shared(begin, end, buckets) if is_turns[scope] else begin
             if sought == NOBODY:
                 continue
             is_settling = is_settling_at_all and not is_turns[scope]
@@ -85,14 +86,22 @@ def keep_greedily(
             if best != NOBODY and (members.is_reference[best] or found.n[0] == copies):
                 keeper[row], similarity[row], scope_of[row] = best, found.similarity[0], scope
                 break
-            similar_to[n_similar : n_similar + found.n[0]] = found.others[: found.n[0]]
-            n_similar += found.n[0]
+            n_similar = _remember(found, similar_to, n_similar)
         if keeper[row] == NOBODY:
-            for other in similar_to[:n_similar]:
-                _unite(cluster, members.rank, row, other)
+            for k in range(n_similar):
+                _unite(cluster, members.rank, row, similar_to[k])
             _enter(row, thresholds, members, buckets, index)
     _name_clusters(cluster, keeper)
     return keeper, similarity, scope_of, cluster
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _remember(found: Found, similar_to: I32, n: int) -> int:
+    """Append the rows found, which do not suffice to remove the one that was compared, and return how many there are."""
+    for k in range(found.n[0]):
+        similar_to[n] = found.others[k]
+        n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -193,11 +202,19 @@ def _find_similar(
     search: Search, crowd: int, members: Members, buckets: Buckets, index: RareIndex, found: Found, seen_by: I32
 ) -> None:
     """Find the kept rows that are similar: in the buckets of the unit sought, and where those are full, by rare shingles."""
-    sought, is_crowded = search.sought, False
+    sought, is_turns, stamp = search.sought, search.is_turns, np.int32(search.stamp)
+    is_crowded = False
     for at in range(buckets.first[sought], buckets.first[sought + 1]):
         bucket = buckets.shared[at]
         for k in range(buckets.begin[bucket], buckets.end[bucket]):
-            _meet(buckets.kept[k], search, members, found, seen_by)
+            other = buckets.kept[k]
+            mark = members.row[other] if is_turns else other
+            if seen_by[mark] != stamp:  # here, because most are met again and again, and a call takes its time
+                seen_by[mark] = stamp
+                if is_turns:
+                    _weigh_container(other, search, members, found)
+                else:
+                    weigh(sought, other, search.threshold, members, found, search.copies)
         is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
         if search.is_settling and found.best[0] != NOBODY and found.similarity[0] == 1.0:
             return
@@ -212,29 +229,27 @@ def _find_similar(
             posting = index.heads[prefix, slot]
             while posting >= 0:
                 other = index.units[posting]
-                if members.scope[other] == members.scope[sought]:
-                    _meet(other, search, members, found, seen_by)
+                mark = members.row[other] if is_turns else other
+                if seen_by[mark] != stamp and members.scope[other] == members.scope[sought]:
+                    seen_by[mark] = stamp
+                    if is_turns:
+                        _weigh_container(other, search, members, found)
+                    else:
+                        weigh(sought, other, search.threshold, members, found, search.copies)
                 posting = index.following[posting]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _meet(other: int, search: Search, members: Members, found: Found, seen_by: I32) -> None:
-    """Compare with the row of a kept unit, unless it was met before in this search."""
-    row = members.row[other]
-    if seen_by[row] == search.stamp:
-        return
-    seen_by[row] = search.stamp
-    if search.is_turns:
-        weigh_container(
-            search.begin,
-            search.end,
-            search.sought,
-            row,
-            search.threshold,
-            search.n_scopes,
-            members,
-            found,
-            search.copies,
-        )
-    else:
-        weigh(search.sought, other, search.threshold, members, found, search.copies)
+def _weigh_container(other: int, search: Search, members: Members, found: Found) -> None:
+    """Compare with the row of a kept unit, message by message."""
+    weigh_container(
+        search.begin,
+        search.end,
+        search.sought,
+        members.row[other],
+        search.threshold,
+        search.n_scopes,
+        members,
+        found,
+        search.copies,
+    )
