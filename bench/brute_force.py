@@ -41,6 +41,14 @@ class Pairs:
         both = is_in[self.left] & is_in[self.right]
         return Pairs(self.n_rows, self.left[both], self.right[both], self.similarity[both])
 
+    def of(self, rows: NDArray[np.int64]) -> "Pairs":
+        """Return those among these rows alone, numbered as they come."""
+        place = np.full(self.n_rows, -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        left, right = place[self.left], place[self.right]
+        both = (left >= 0) & (right >= 0)
+        return Pairs(len(rows), left[both], right[both], self.similarity[both])
+
     def beside(self, is_in: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say which rows are similar to one of these."""
         found = np.zeros(self.n_rows, np.bool_)

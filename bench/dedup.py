@@ -8,7 +8,7 @@ Lines hold `messages` or `conversations`, lists of role and content. Peers that 
 Each side runs in a process of its own, once a round, in turns, so that a busy machine slows all alike; medians are printed.
 Not timed: reading the file, imports, and compiling kernels (every function runs on 200 rows first). What takes less than a
 second is done again in the same process, and its median counts; the first time, which pays for fresh memory, is shown
-as well. Results are Markdown.
+as well. Ratios are of CPU time, which a busy machine changes less than the clock. Results are Markdown.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from pipeline.kernel_cache import use_kernel_cache
@@ -32,14 +32,12 @@ use_kernel_cache()
 import numpy as np  # noqa: E402  # the cache is set before anything imports numba
 import polars as pl  # noqa: E402
 
-from bench.brute_force import Pairs, similar_pairs  # noqa: E402
+from bench.brute_force import similar_pairs  # noqa: E402
 from bench.dedup_sides import NUM_PERM, SIDES, THRESHOLD, Side, Work  # noqa: E402
+from bench.dedup_tables import THRESHOLDS, best_first, show_clusters, show_decisions, show_quality, show_times  # noqa: E402
 from schemas.fields import MESSAGE  # noqa: E402
-from stages.clusters import Clusters, cluster_rows  # noqa: E402
-from stages.dedup import Dedup  # noqa: E402
 from stages.signatures import Signatures, sign_conversations  # noqa: E402
 
-THRESHOLDS = (0.7, 0.8, 0.9)
 REPEATED_SECONDS, REPEATED_TIMES = 1.0, 9
 SHARD_ROWS = 6_000
 """Ours come in shards, as in a build, where a default one has about so many of these rows."""
@@ -91,28 +89,31 @@ def measure(name: str, n_threads: int, directory: Path) -> Result:
         side.decide(few)
         before = _status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-        removed, first = _timed(side.decide, work)
+        removed, *first = _timed(side.decide, work)
         peak = (_status("VmHWM") - before) / 1024
         result["decide"] = _again(side.decide, work, first) | {"peak_mib": peak, "parts": work.parts}
         np.save(directory / f"{name}.removed.npy", removed)
     for part, run in (("sign", side.sign), ("sketch", side.sketch)):
         if run is not None:
             run(few)
-            result[part] = _again(run, work, _timed(run, work)[1])
+            result[part] = _again(run, work, _timed(run, work)[1:])
     return result
 
 
-def _again(run: Callable[[Work], Any], work: Work, first: float) -> Result:
-    seconds = [first]
-    while sum(seconds) < REPEATED_SECONDS and len(seconds) < REPEATED_TIMES:
-        seconds.append(_timed(run, work)[1])
-    return {"first": first, "seconds": statistics.median(seconds)}
+def _again(run: Callable[[Work], Any], work: Work, first: Sequence[float]) -> Result:
+    clock, cpu = [first[0]], [first[1]]
+    while sum(clock) < REPEATED_SECONDS and len(clock) < REPEATED_TIMES:
+        _, seconds, of_cpu = _timed(run, work)
+        clock.append(seconds)
+        cpu.append(of_cpu)
+    return {"first": first[0], "seconds": statistics.median(clock), "cpu": statistics.median(cpu)}
 
 
-def _timed(run: Callable[[Work], Any], work: Work) -> tuple[Any, float]:
-    start = perf_counter()
+def _timed(run: Callable[[Work], Any], work: Work) -> tuple[Any, float, float]:
+    """Return the result, seconds, and seconds of CPU of all threads."""
+    start, cpu = perf_counter(), process_time()
     out = run(work)
-    return out, perf_counter() - start
+    return out, perf_counter() - start, process_time() - cpu
 
 
 def _status(name: str) -> int:
@@ -155,159 +156,6 @@ def run_rounds(sides: dict[str, Side], n_rounds: int, directory: Path) -> dict[t
                 results.setdefault((name, n_threads), []).append(json.loads(out.read_bytes()))
         print(f"round {each + 1} of {n_rounds}", file=sys.stderr, flush=True)
     return results
-
-
-def middle(found: list[Result], *path: str) -> float:
-    values = []
-    for result in found:
-        value: Any = result
-        for key in path:
-            value = value[key]
-        values.append(value)
-    return statistics.median(values)
-
-
-def table(*rows: list[str]) -> None:
-    head, *body = rows
-    print("| " + " | ".join(head) + " |\n|---" + "|--:" * (len(head) - 1) + "|")
-    for row in body:
-        print("| " + " | ".join(row) + " |")
-    print()
-
-
-def judge(removed: np.ndarray, pairs: Pairs, order: Sequence[int]) -> tuple[float, float]:
-    """Return (precision, recall): rows removed that were similar to one that stayed; rows that should go and did.
-
-    It is not asked which of two similar rows a side keeps: missed is what would still have to go of the rows that it keeps.
-    """
-    is_right = removed & pairs.beside(~removed)
-    n_expected = pairs.removed(order).sum()
-    missed = pairs.among(~removed).removed(order).sum()
-    return is_right.sum() / max(removed.sum(), 1), 1 - missed / max(n_expected, 1)
-
-
-def best_first(signed: pl.DataFrame) -> list[int]:
-    return signed.with_row_index().sort(-pl.col("n_chars"), "text_hash", "content_hash", "index")["index"].to_list()
-
-
-def show_decisions(
-    results: dict[tuple[str, int], list[Result]], pairs: Pairs, order: Sequence[int], size: float, directory: Path
-) -> None:
-    ours = middle(results["Chatloom", 1], "decide", "seconds") if ("Chatloom", 1) in results else None
-    rows = [
-        [
-            "text → decisions at 0.8",
-            "seconds",
-            "first time",
-            "MB/s",
-            "against ours",
-            "more memory, MiB",
-            "removed",
-            "precision",
-            "recall",
-        ]
-    ]
-    for (name, n_threads), found in results.items():
-        if "decide" not in found[0]:
-            continue
-        seconds = middle(found, "decide", "seconds")
-        removed = np.load(directory / f"{name}.removed.npy")
-        precision, recall = judge(removed, pairs, order)
-        parts = ", ".join(
-            f"{part} {middle(found, 'decide', 'parts', part):.3f}" for part in found[0]["decide"]["parts"]
-        )
-        rows.append(
-            [
-                name + (", 2 threads" if n_threads == 2 else "") + (f" ({parts})" if name == "Chatloom" else ""),
-                f"{seconds:.3f}",
-                f"{middle(found, 'decide', 'first'):.3f}",
-                f"{size / seconds:.0f}",
-                f"{seconds / ours:.1f} ×" if ours else "",
-                f"{middle(found, 'decide', 'peak_mib'):.0f}",
-                f"{removed.sum():,}",
-                f"{precision:.3f}",
-                f"{recall:.3f}",
-            ]
-        )
-    table(*rows)
-    print(
-        "A removed row is right (precision) if a row that this side keeps is at least 0.8 similar to it, exactly, on our\n"
-        f"shingles. Recall is 1 - missed / {pairs.removed(order).sum():,}: so many rows go when each row, from the longest\n"
-        "to the shortest, is compared with every row kept before it; missed would still go of the rows that this side keeps.\n"
-    )
-
-
-def show_times(results: dict[tuple[str, int], list[Result]], part: str, title: str, n_shingles: int) -> None:
-    rows = [[title, "1 thread, s", "2 threads, s", "against ours, 1 thread", "shingles/s"]]
-    ours = middle(results["Chatloom", 1], part, "seconds") if ("Chatloom", 1) in results else None
-    for name in dict.fromkeys(name for name, _ in results):
-        if part not in results[name, 1][0]:
-            continue
-        one = middle(results[name, 1], part, "seconds")
-        two = f"{middle(results[name, 2], part, 'seconds'):.3f}" if (name, 2) in results else ""
-        rows.append([name, f"{one:.3f}", two, f"{one / ours:.2f} ×" if ours else "", f"{n_shingles / one / 1e6:.0f} M"])
-    table(*rows)
-
-
-def show_clusters(signed: pl.DataFrame, n_rounds: int) -> None:
-    rows = [["clusters alone", "threshold 0.7", "0.8", "0.9"]]
-    times: dict[float, list[float]] = {}
-    for _ in range(n_rounds + 2):
-        for threshold in THRESHOLDS:
-            config = Clusters(threshold=threshold, max_source_loss=1.0)
-            start = perf_counter()
-            list(cluster_rows([signed], config, dedup=Dedup()))
-            times.setdefault(threshold, []).append(perf_counter() - start)
-    # the first round may compile
-    rows.append(
-        [
-            f"ms per 100,000 rows ({signed.height:,} measured)",
-            *(f"{statistics.median(found[1:]) / signed.height * 1e8:.0f}" for found in times.values()),
-        ]
-    )
-    table(*rows)
-
-
-def show_quality(signed: pl.DataFrame, pairs: Pairs, sample: int) -> None:
-    rows = [
-        [
-            "against brute force",
-            "threshold",
-            "duplicates",
-            "removed",
-            "precision",
-            "recall",
-            "pairs left that are similar",
-        ]
-    ]
-    some = signed.with_row_index().sample(min(sample, signed.height), seed=0).sort("index")["index"].to_numpy()
-    for n, is_in in ((len(some), np.isin(np.arange(signed.height), some)), (signed.height, None)):
-        chosen = np.flatnonzero(is_in) if is_in is not None else np.arange(signed.height)
-        place = np.full(signed.height, -1, np.int64)
-        place[chosen] = np.arange(len(chosen))
-        inner = (place[pairs.left] >= 0) & (place[pairs.right] >= 0)
-        own = Pairs(n, place[pairs.left[inner]], place[pairs.right[inner]], pairs.similarity[inner])
-        frame = signed[chosen]
-        for threshold in THRESHOLDS:
-            near = own.at(threshold)
-            expected = near.removed(best_first(frame))
-            config = Clusters(threshold=threshold, max_source_loss=1.0)
-            out = pl.concat(cluster_rows([frame], config, dedup=Dedup()))
-            removed = out["keeper"].is_not_null().to_numpy()
-            precision, recall = judge(removed, near, best_first(frame))
-            left = (~removed[near.left] & ~removed[near.right]).sum() // 2
-            rows.append(
-                [
-                    f"{n:,} rows",
-                    f"{threshold}",
-                    f"{expected.sum():,}",
-                    f"{removed.sum():,}",
-                    f"{precision:.4f}",
-                    f"{recall:.4f}",
-                    f"{left}",
-                ]
-            )
-    table(*rows)
 
 
 def main() -> None:
@@ -355,7 +203,9 @@ def main() -> None:
         show_decisions(results, pairs.at(THRESHOLD), best_first(signed), size, directory)
     show_times(results, "sign", f"text → signatures of {NUM_PERM} values", int(starts[-1]))
     show_times(results, "sketch", "sketch alone, given the hashes of shingles", int(starts[-1]))
-    show_clusters(signed, arguments.rounds)
+    show_clusters(
+        [signed[first : first + SHARD_ROWS] for first in range(0, signed.height, SHARD_ROWS)], arguments.rounds
+    )
     show_quality(signed, pairs, arguments.sample)
 
 
