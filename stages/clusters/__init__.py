@@ -12,6 +12,7 @@ from stages.clusters.fates import decide
 from stages.clusters.members import gather
 from stages.clusters.memory import Memory, Spill
 from stages.clusters.overlap import EvaluationIndex
+from stages.clusters.rank import Ranking
 from stages.clusters.settings import Clusters
 from stages.clusters.survey import Survey
 from stages.dedup import Dedup
@@ -65,7 +66,7 @@ def cluster_rows(
         survey.read(shard)
     bands = {scope: choose_bands(corpus.num_perm, config.threshold_of(scope), config.recall) for scope in corpus.scopes}
     shared = [share(corpus, scope, bands[scope], survey.excluded(), memory) for scope in corpus.scopes]
-    gathered = gather(corpus, shared, CROWD, memory)
+    gathered = gather(corpus, shared, Ranking(config.criteria, config.priority), CROWD, memory)
     del shared
     survey.settle(gathered, decide(gathered, config, CROWD))
     del gathered

@@ -15,6 +15,8 @@ from stages.clusters.units import Units, read_units
 _SMALLEST_TABLE: Final = 1 << 20
 """Units from which on the table of one band's keys is worth dividing."""
 _MOST_PARTITIONS: Final = 1 << 10
+_MOST_FOR_BANDS: Final = 0.4
+"""Share of the budget that the buckets of all bands may take."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,8 @@ def share(corpus: Corpus, scope: Scope, bands: tuple[int, int], out: NDArray[np.
 
     n_bands, n_values = bands
     n_units = int(corpus.n_units[SCOPES.index(scope)])
-    buckets = memory.zeros((n_bands, n_units), np.uint32)
+    # they are written and read band by band, in order, so a file does as well, and leaves room for what does not
+    buckets = memory.zeros((n_bands, n_units), np.uint32, most=_MOST_FOR_BANDS)
     rows = memory.zeros(n_units, np.int32)
     begin = 0
     for first, frame in corpus.read():

@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from schemas.reasons import DropReason
 from schemas.scopes import SCOPES
 from stages.clusters.members import Gathered
-from stages.clusters.rank import best_first
 from stages.clusters.settings import Clusters
 
 NOBODY = -1  # as in the kernel, which is not imported before it is needed
@@ -49,8 +47,7 @@ def decide(gathered: Gathered, config: Clusters, crowd: int) -> Fates:
     members = gathered.members
     is_own = ~members.is_reference
     references = np.flatnonzero(members.is_reference).astype(np.int32)
-    own = best_first(gathered.rows.filter(pl.Series(is_own)), config.criteria, config.priority)
-    order = np.concatenate([references, np.flatnonzero(is_own).astype(np.int32)[own]])
+    order = np.concatenate([references, gathered.best_first.astype(np.int32)])
     members.rank[order] = np.arange(len(order), dtype=np.int32)
     keeper, similarity, scope, cluster = keep_greedily(
         order,

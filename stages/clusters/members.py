@@ -10,22 +10,25 @@ from numpy.typing import NDArray
 from schemas.scopes import SCOPES
 from stages.clusters.corpus import Corpus, Shared
 from stages.clusters.memory import Memory
+from stages.clusters.rank import Ranking
 from stages.clusters.units import read_units
 
 if TYPE_CHECKING:
     from stages.clusters.compare_kernel import Members
     from stages.clusters.greedy_kernel import Buckets
 
-ATTRIBUTES: Final = ("id", "source", "tags", "score", "created", "n_chars", "content_hash", "text_hash")
-"""What decides which copy stays, and what it is called."""
+NAMES: Final = ("id", "content_hash", "text_hash")
+"""What a member and its cluster are called by."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
     """Members as the kernels take them."""
 
-    rows: pl.DataFrame
-    """Their attributes, in order of rows."""
+    names: pl.DataFrame
+    """Their columns NAMES, in order of rows."""
+    best_first: NDArray[np.uint32]
+    """Those that are the run's own, which come before all references, from best to worst."""
     numbers: NDArray[np.int64]
     """The number of each in the corpus, ascending."""
     member_of: NDArray[np.int32]
@@ -36,11 +39,11 @@ class Gathered:
     """The shingles of their units, shard by shard; the kernels have their addresses."""
 
 
-def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> Gathered:
-    """Return the rows that share a bucket in some scope, with all their units.
+def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, memory: Memory) -> Gathered:
+    """Return the rows that share a bucket in some scope, with all their units, and rank the run's own.
 
-    Memory: 4 bytes for each row of the corpus; for members their attributes, their shingles (4 bytes each), about 130 bytes
-    a unit, and 4 for each bucket that a unit is in.
+    Memory: 4 bytes for each row of the corpus; for members their ids, hashes and ranks (some 150 bytes), their shingles (4
+    bytes each), about 130 bytes a unit, and 4 for each bucket that a unit is in.
     """
     from stages.clusters.compare_kernel import Members
     from stages.clusters.set_kernel import copy_sets, fill_bitmaps
@@ -52,7 +55,7 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
     member_of[:] = -1
     member_of[numbers] = np.arange(len(numbers), dtype=np.int32)
 
-    frames: list[pl.DataFrame] = []
+    names: list[pl.DataFrame] = []
     shingles: list[NDArray[np.uint32]] = []
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("row", "scope", "addresses", "sizes", "exact")}
     unit_of = {each.scope: memory.zeros(len(each.rows), np.int32) for each in shared}
@@ -71,7 +74,10 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
             n_units += int(is_in.sum())
             sizes = units.sizes[is_in]
             shingles.append(memory.zeros(int(sizes.sum()), np.uint32))
-            frames.append(frame.select(ATTRIBUTES).filter(pl.Series(of_frame >= 0)))
+            rows = frame.filter(pl.Series(of_frame >= 0))
+            names.append(rows.select(NAMES))
+            if first < corpus.n_own:
+                ranking.read(rows)
             parts["row"].append(of_frame[units.rows[is_in]])
             parts["scope"].append(units.scopes[is_in])
             # a copy: read in place, in order of rank, they would be fetched page by page from all over the disk
@@ -83,7 +89,7 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
     bitmaps = memory.zeros((n_units, 8), np.uint64)
     fill_bitmaps(arrays["addresses"], arrays["sizes"], bitmaps)
     members = Members(
-        first_unit=_bounds(arrays["row"].astype(np.int64) * len(SCOPES) + arrays["scope"], len(numbers) * len(SCOPES)),
+        first_unit=_bounds(arrays["row"], arrays["scope"], len(numbers), memory),
         is_reference=numbers >= corpus.n_own,
         rank=np.zeros(len(numbers), np.int32),
         bitmaps=bitmaps,
@@ -92,7 +98,8 @@ def gather(corpus: Corpus, shared: list[Shared], crowd: int, memory: Memory) -> 
     )
     buckets = _list_buckets(shared, unit_of, n_units, crowd, memory)
     return Gathered(
-        rows=pl.concat(frames) if frames else next(corpus.read())[1].select(ATTRIBUTES).clear(),
+        names=pl.concat(names) if names else next(corpus.read())[1].select(NAMES).clear(),
+        best_first=ranking.best_first(),
         numbers=numbers,
         member_of=member_of,
         members=members,
@@ -122,11 +129,19 @@ def _list_buckets(
         n += len(each.sizes)
         memory.release(each.buckets)
     sizes = np.concatenate([np.empty(0, np.int32), *(each.sizes for each in shared)])
-    begin = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.minimum(sizes, crowd), dtype=np.int64)])
+    begin = memory.zeros(len(sizes) + 1, np.int64)
+    np.cumsum(np.minimum(sizes, crowd), out=begin[1:])
     kept = memory.zeros(int(begin[-1]), np.int32)
-    return Buckets(first=first, shared=listed, sizes=sizes, begin=begin, end=begin[:-1].copy(), kept=kept)
+    end = memory.zeros(len(sizes), np.int64)
+    end[:] = begin[:-1]
+    return Buckets(first=first, shared=listed, sizes=sizes, begin=begin, end=end, kept=kept)
 
 
-def _bounds(keys: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Return where each of the keys 0:n begins in the ascending `keys`, and the end."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(np.bincount(keys, minlength=n))])
+def _bounds(
+    rows: NDArray[np.int32], scopes: NDArray[np.uint8], n_rows: int, memory: Memory
+) -> NDArray[np.int64]:
+    """Return where the units of each row and scope begin, and the end; units are in order of both."""
+    bounds = memory.zeros(n_rows * len(SCOPES) + 1, np.int64)
+    for scope in range(len(SCOPES)):
+        bounds[1 + scope :: len(SCOPES)] = np.bincount(rows[scopes == scope], minlength=n_rows)
+    return np.cumsum(bounds, out=bounds)

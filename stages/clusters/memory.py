@@ -22,12 +22,12 @@ class Memory:
     used: int = 0
     spilled: int = 0
 
-    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Return an array of zeros."""
+    def zeros(self, shape: int | tuple[int, ...], dtype: DTypeLike, *, most: float = 1.0) -> NDArray[Any]:
+        """Return an array of zeros, in memory if it fits and takes no more than the share `most` of the budget."""
         kind = np.dtype(dtype)
         size = prod(shape) if isinstance(shape, tuple) else shape
         n_bytes = size * kind.itemsize
-        if self.spill is None or n_bytes <= self.left:
+        if self.spill is None or n_bytes <= min(self.left, most * self.budget):
             self.used += n_bytes
             return np.zeros(shape, kind)
         self.spilled += n_bytes

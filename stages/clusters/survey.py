@@ -93,12 +93,12 @@ class Survey:
             self._draws[kept] = join_groups(self._draws[kept], clusters[kept])
         self._cut = hold_out(self._draws[kept], self._dedup)
         # a removed row goes where its keeper goes, all those of one reference together
-        of_members = draws(gathered.rows.select("content_hash", "text_hash", prompt_hash="text_hash"), self._dedup)
+        of_members = draws(gathered.names.select("content_hash", "text_hash", prompt_hash="text_hash"), self._dedup)
         of_members[own] = self._draws[gathered.numbers[own]]
         removed = fates.keeper != NOBODY
         self._draws[gathered.numbers[removed]] = of_members[fates.keeper[removed]]
         self._member_of = gathered.member_of
-        self._members = _table(gathered.rows.select("id", cluster=self._name()), fates)
+        self._members = _table(gathered.names.select("id", cluster=self._name()), fates)
 
     def table(self, shard: pl.DataFrame, first: int) -> pl.DataFrame:
         """Return schemas.tables.CLUSTERED of a shard whose first row has the number `first`."""
