@@ -75,7 +75,8 @@ def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, m
             sizes = units.sizes[is_in]
             shingles.append(memory.zeros(int(sizes.sum()), np.uint32))
             rows = frame.filter(pl.Series(of_frame >= 0))
-            names.append(rows.select(NAMES))
+            # through Arrow, because Polars' strings would hold on to the whole shard that they were taken from
+            names.append(pl.DataFrame(pl.from_arrow(rows.select(NAMES).to_arrow())))
             if first < corpus.n_own:
                 ranking.read(rows)
             parts["row"].append(of_frame[units.rows[is_in]])
