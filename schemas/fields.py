@@ -94,7 +94,9 @@ UNITS: Final = field(
     "a signature of each text to be compared, scope by scope; a text without tokens has none",
 )
 
-CLUSTER: Final = field("cluster", pa.string(), "name of the cluster, made from its keeper's text")
+CLUSTER: Final = field(
+    "cluster", pa.string(), "name of the cluster, made from its keeper's text; the row's own id where it is in none"
+)
 REASON: Final = field(
     "reason", pa.string(), "why dedup drops the row: see schemas.reasons.DropReason; null for a survivor", nullable=True
 )

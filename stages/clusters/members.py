@@ -138,9 +138,7 @@ def _list_buckets(
     return Buckets(first=first, shared=listed, sizes=sizes, begin=begin, end=end, kept=kept)
 
 
-def _bounds(
-    rows: NDArray[np.int32], scopes: NDArray[np.uint8], n_rows: int, memory: Memory
-) -> NDArray[np.int64]:
+def _bounds(rows: NDArray[np.int32], scopes: NDArray[np.uint8], n_rows: int, memory: Memory) -> NDArray[np.int64]:
     """Return where the units of each row and scope begin, and the end; units are in order of both."""
     bounds = memory.zeros(n_rows * len(SCOPES) + 1, np.int64)
     for scope in range(len(SCOPES)):

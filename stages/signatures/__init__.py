@@ -24,6 +24,8 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     scope: Scope | tuple[Scope, ...] = "conversation"
     """What is compared: "conversation" (all messages but the system's), "prompt" (the first of the user), "answer" (the last of
     the assistant), "turns" (each message by itself), or a list of these."""
+    min_tokens: dict[Scope, Annotated[int, msgspec.Meta(ge=1)]] = {}
+    """Texts of a scope that have fewer tokens are not compared, nor looked for: {answer = 10} lets every "Yes." stay."""
     includes_system: bool = False
     """Whether system prompts count in "conversation" and "turns"; they are boilerplate that makes strangers look alike."""
     leave_out: tuple[str, ...] = ()
@@ -48,6 +50,12 @@ class Signatures(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         if not self.scope:
             raise ValueError(f"scope = []: expected at least one of {', '.join(SCOPES)}")
+        for scope in self.min_tokens:
+            if scope not in self.scopes:
+                asked = ", ".join(self.scopes)
+                raise ValueError(
+                    f"min_tokens.{scope}: this scope is not compared; expected one of {asked}, or add it to scope"
+                )
         for i, pattern in enumerate(self.leave_out):
             try:
                 matches_nothing = pl.Series([""]).str.contains(pattern)[0]
@@ -111,7 +119,7 @@ def sign_conversations(frame: pl.DataFrame, config: Signatures) -> pl.DataFrame:
     from stages.signatures.sketch_kernel import sketch_rows
 
     rows = read_conversations(frame, config.leave_out, includes_system=config.includes_system)
-    units = find_units(rows, config.scopes, config.rules, config.ngram)
+    units = find_units(rows, config.scopes, config.min_tokens, config.rules, config.ngram)
     a, b = sketch_permutations(config.num_perm, config.seed)
     minhash = sketch_rows(units.shingles, units.starts, a, b)
     n_units = len(units.scope)

@@ -86,6 +86,7 @@ def sign_units(
     contents: Contents,
     spoken: Spoken,
     asked: I64,
+    fewest: I64,
     reader: Reader,
     room: Room,
     ngram: int,
@@ -94,7 +95,8 @@ def sign_units(
 ) -> tuple[int, int]:
     """Write what is found of every row and its units; return how many units and shingles there are.
 
-    Row r has the messages bounds[r]:bounds[r + 1]; `asked` are the scopes. Each message is cut into tokens once: every
+    Row r has the messages bounds[r]:bounds[r + 1]; `asked` are the scopes, and `fewest` the tokens that a text of each
+    needs to be one of the units. Each message is cut into tokens once: every
     text that is compared is a range of the row's tokens.
     """
     most = 0
@@ -115,7 +117,8 @@ def sign_units(
         n_prompt = ends[prompt + 1] - begin if prompt >= 0 else 0
         rows.prompt[row, 0], rows.prompt[row, 1] = hash_exactly(_token(room, begin), n_prompt)
         rows.has_prompt[row] = n_prompt > 0
-        for scope in asked:
+        for k in range(len(asked)):
+            scope = asked[k]
             low, high = 0, end - first
             if scope == CONVERSATION:
                 low, high = -1, 0
@@ -124,7 +127,7 @@ def sign_units(
                 high = low + 1 if low >= 0 else low
             for message in range(low, high):
                 begin, n_tokens = (ends[message], ends[message + 1] - ends[message]) if message >= 0 else (0, n)
-                if n_tokens == 0:
+                if n_tokens < fewest[k]:
                     continue
                 found.scope[n_units], found.message[n_units] = scope, message
                 at = _token(room, begin)

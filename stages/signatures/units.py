@@ -1,6 +1,6 @@
 """The texts of a shard that are compared, as arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,10 @@ class Units:
     """Unit u has the shingles starts[u] to starts[u + 1], distinct and ascending."""
 
 
-def find_units(rows: Conversations, scopes: Sequence[Scope], rules: Rules, ngram: int) -> Units:
-    """Return the hashes of the rows, and their units of these scopes."""
+def find_units(
+    rows: Conversations, scopes: Sequence[Scope], fewest: Mapping[Scope, int], rules: Rules, ngram: int
+) -> Units:
+    """Return the hashes of the rows, and their units of these scopes; a text needs one token, or the `fewest` of its scope."""
     from stages.signatures.content_kernel import Contents
     from stages.signatures.sort_kernel import SORT_ROOM
     from stages.signatures.token_kernel import SCRATCH, open_reader
@@ -79,6 +81,7 @@ def find_units(rows: Conversations, scopes: Sequence[Scope], rules: Rules, ngram
         contents,
         spoken,
         asked,
+        np.array([max(fewest.get(scope, 1), 1) for scope in scopes], np.int64),
         open_reader(table, scratch, tokens),
         room,
         ngram,

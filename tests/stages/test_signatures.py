@@ -28,6 +28,13 @@ def names(*texts: str, **config: Any) -> list[bytes]:
 # --- scopes
 
 
+def test_fewest_tokens_of_a_scope_that_is_not_compared_are_refused() -> None:
+    with pytest.raises(
+        msgspec.ValidationError, match=r"min_tokens\.prompt: this scope is not compared; expected one of answer"
+    ):
+        configured(scope="answer", min_tokens={"prompt": 3})
+
+
 @pytest.mark.parametrize(
     ("config", "found"),
     [
@@ -36,6 +43,15 @@ def names(*texts: str, **config: Any) -> list[bytes]:
         ({"scope": "prompt"}, [("prompt", 1, "first question")]),
         ({"scope": "prompt", "includes_system": True}, [("prompt", 1, "first question")]),
         ({"scope": "answer"}, [("answer", 4, "so")]),
+        ({"scope": "answer", "min_tokens": {"answer": 2}}, []),
+        (
+            {"scope": ["conversation", "turns"], "min_tokens": {"turns": 2}},
+            [
+                ("conversation", -1, "first question first answer why so"),
+                ("turns", 1, "first question"),
+                ("turns", 2, "first answer"),
+            ],
+        ),
         (
             {"scope": "turns"},
             [("turns", 1, "first question"), ("turns", 2, "first answer"), ("turns", 3, "why"), ("turns", 4, "so")],
