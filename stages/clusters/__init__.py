@@ -68,7 +68,7 @@ def cluster_rows(
     shared = [share(corpus, scope, bands[scope], survey.excluded(), memory) for scope in corpus.scopes]
     gathered = gather(corpus, shared, Ranking(config.criteria, config.priority), CROWD, memory)
     del shared
-    survey.settle(gathered, decide(gathered, config, CROWD))
+    survey.settle(gathered, decide(gathered, config, CROWD, memory))
     del gathered
     first = 0
     for shard in shards:

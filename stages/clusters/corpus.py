@@ -29,6 +29,8 @@ class Corpus:
     """Rows of each shard, own and references'."""
     n_units: NDArray[np.int64]
     """Units of all shards by scope."""
+    n_shingles: int
+    """Shingles of all units."""
     num_perm: int
     """Width of their sketches; 0 if there is none."""
 
@@ -57,11 +59,12 @@ def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame]) -> 
 
     Raises ValueError where sketches differ in width.
     """
-    heights, n_units, widths = [], np.zeros(len(SCOPES), np.int64), set()
+    heights, n_units, n_shingles, widths = [], np.zeros(len(SCOPES), np.int64), 0, set()
     for _, frame in read_all(own, references):
         units = read_units(frame)
         heights.append(frame.height)
         n_units += np.bincount(units.scopes, minlength=len(SCOPES))
+        n_shingles += int(units.sizes.sum(dtype=np.int64))
         if len(units.rows):
             widths.add(units.minhash.shape[1])
     if len(widths) > 1:
@@ -74,6 +77,7 @@ def measure(own: Sequence[pl.DataFrame], references: Sequence[pl.DataFrame]) -> 
         references=references,
         heights=heights,
         n_units=n_units,
+        n_shingles=n_shingles,
         num_perm=num_perm,
     )
 

@@ -7,8 +7,8 @@ from numba import njit
 from numba import uint32 as u32
 from numpy.typing import NDArray
 
-from stages.clusters.compare_kernel import NOBODY, Found, Members, weigh, weigh_container
-from stages.clusters.rare_kernel import LONG, SHORT, RareIndex, empty_index, post, rarest
+from stages.clusters.compare_kernel import NOBODY, Found, Members, may_reach, weigh, weigh_container
+from stages.clusters.rare_kernel import LONG, SHORT, RareIndex, look_up, post
 from stages.pointers import halves_at
 
 Bools = NDArray[np.bool_]
@@ -33,7 +33,14 @@ class Buckets(NamedTuple):
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def keep_greedily(
-    order: I32, members: Members, buckets: Buckets, thresholds: F64, is_turns: Bools, copies: int, crowd: int
+    order: I32,
+    members: Members,
+    buckets: Buckets,
+    index: RareIndex,
+    thresholds: F64,
+    is_turns: Bools,
+    copies: int,
+    crowd: int,
 ) -> tuple[I32, F64, NDArray[np.int8], I32]:
     """Return each row's keeper (NOBODY if it is kept), their similarity (NaN), its scope (-1), and the row's cluster.
 
@@ -46,9 +53,6 @@ def keep_greedily(
     really have in common.
     """
     n_rows, n_units, n_scopes = len(members.is_reference), len(members.sizes), len(thresholds)
-    index = empty_index(
-        _crowding_units(buckets, n_units, crowd), members.addresses, members.sizes, members.scope, thresholds
-    )
     # two kept rows are never alike, so one that is wholly similar is the only one; references may be alike
     is_settling_at_all = copies == 1 and not members.is_reference.any()
     # the search that met a unit last (a row, in scope "turns"), so that two meet once
@@ -116,7 +120,7 @@ def _name_clusters(cluster: I32, keeper: I32) -> None:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _crowding_units(buckets: Buckets, n_units: int, crowd: int) -> Bools:
+def crowding_units(buckets: Buckets, n_units: int, crowd: int) -> Bools:
     """Say which units are in a bucket that may come to hold more than `crowd` kept ones."""
     is_crowding = np.zeros(n_units, np.bool_)
     for unit in range(n_units):
@@ -159,7 +163,7 @@ def _enter(row: int, thresholds: F64, members: Members, buckets: Buckets, index:
                 buckets.end[bucket] += 1
         if was_full:
             values = halves_at(members.addresses[unit], members.sizes[unit])
-            n_short, n_long = rarest(index, values, thresholds[members.scope[unit]])
+            n_short, n_long = look_up(index, unit, values, thresholds[members.scope[unit]])
             post(index, unit, n_short, n_long)
 
 
@@ -202,54 +206,64 @@ def _find_similar(
     search: Search, crowd: int, members: Members, buckets: Buckets, index: RareIndex, found: Found, seen_by: I32
 ) -> None:
     """Find the kept rows that are similar: in the buckets of the unit sought, and where those are full, by rare shingles."""
-    sought, is_turns, stamp = search.sought, search.is_turns, np.int32(search.stamp)
+    sought, is_turns, stamp, bound = search.sought, search.is_turns, np.int32(search.stamp), search.threshold
+    # fields of a tuple are counted references whenever they are named, which here would take most of the time
+    sizes, bitmaps, rows, scopes = members.sizes, members.bitmaps, members.row, members.scope
+    shared, begins, ends, kept = buckets.shared, buckets.begin, buckets.end, buckets.kept
     is_crowded = False
     for at in range(buckets.first[sought], buckets.first[sought + 1]):
-        bucket = buckets.shared[at]
-        for k in range(buckets.begin[bucket], buckets.end[bucket]):
-            other = buckets.kept[k]
-            mark = members.row[other] if is_turns else other
-            if seen_by[mark] != stamp:  # here, because most are met again and again, and a call takes its time
+        bucket = shared[at]
+        begin, end = begins[bucket], ends[bucket]
+        for k in range(begin, end):
+            other = kept[k]
+            mark = rows[other] if is_turns else other
+            if seen_by[mark] != stamp:
                 seen_by[mark] = stamp
-                if is_turns:
-                    _weigh_container(other, search, members, found)
-                else:
-                    weigh(sought, other, search.threshold, members, found, search.copies)
-        is_crowded |= buckets.end[bucket] - buckets.begin[bucket] == crowd
-        if search.is_settling and found.best[0] != NOBODY and found.similarity[0] == 1.0:
+                if is_turns or may_reach(sought, other, bound, sizes, bitmaps):
+                    bound = _weigh(other, search, members, found)
+        is_crowded |= end - begin == crowd
+        if search.is_settling and bound == 1.0 and found.best[0] != NOBODY:
             return
     if not is_crowded:
         return
-    n_short, n_long = rarest(index, halves_at(members.addresses[sought], members.sizes[sought]), search.threshold)
-    mask = u32(len(index.counts) - 1)
-    for k in range(n_long):
-        slot = u32(index.keys[k]) & mask
+    n_short, n_long = look_up(index, sought, halves_at(members.addresses[sought], sizes[sought]), search.threshold)
+    mask, keys, heads, units, following = (
+        u32(len(index.counts) - 1),
+        index.keys,
+        index.heads,
+        index.units,
+        index.following,
+    )
+    for i in range(n_long):
+        slot = u32(keys[i]) & mask
         # its short prefix meets the long ones of larger sets, its long prefix the short ones of smaller sets
-        for prefix in range(SHORT, LONG + 1 if k < n_short else LONG):
-            posting = index.heads[prefix, slot]
+        for prefix in range(SHORT, LONG + 1 if i < n_short else LONG):
+            posting = heads[prefix, slot]
             while posting >= 0:
-                other = index.units[posting]
-                mark = members.row[other] if is_turns else other
-                if seen_by[mark] != stamp and members.scope[other] == members.scope[sought]:
+                other = units[posting]
+                mark = rows[other] if is_turns else other
+                if seen_by[mark] != stamp and scopes[other] == scopes[sought]:
                     seen_by[mark] = stamp
-                    if is_turns:
-                        _weigh_container(other, search, members, found)
-                    else:
-                        weigh(sought, other, search.threshold, members, found, search.copies)
-                posting = index.following[posting]
+                    if is_turns or may_reach(sought, other, bound, sizes, bitmaps):
+                        bound = _weigh(other, search, members, found)
+                posting = following[posting]
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _weigh_container(other: int, search: Search, members: Members, found: Found) -> None:
-    """Compare with the row of a kept unit, message by message."""
-    weigh_container(
-        search.begin,
-        search.end,
-        search.sought,
-        members.row[other],
-        search.threshold,
-        search.n_scopes,
-        members,
-        found,
-        search.copies,
-    )
+def _weigh(other: int, search: Search, members: Members, found: Found) -> float:
+    """Compare with the row of a kept unit, and return how similar the next one must be at least."""
+    if search.is_turns:
+        weigh_container(
+            search.begin,
+            search.end,
+            search.sought,
+            members.row[other],
+            search.threshold,
+            search.n_scopes,
+            members,
+            found,
+            search.copies,
+        )
+    else:
+        weigh(search.sought, other, search.threshold, members, found, search.copies)
+    return found.similarity[0] if search.is_settling else search.threshold

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NAMES: Final = ("id", "content_hash", "text_hash")
 """What a member and its cluster are called by."""
+_BLOCK: Final = 1 << 24
+"""Shingles that memory is taken for at once: blocks so large go back to the system when they are done with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Gathered:
     members: "Members"
     buckets: "Buckets"
     shingles: list[NDArray[np.uint32]]
-    """The shingles of their units, shard by shard; the kernels have their addresses."""
+    """Blocks of memory in which the shingles of their units lie; the kernels have the addresses."""
 
 
 def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, memory: Memory) -> Gathered:
@@ -60,7 +62,7 @@ def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, m
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("row", "scope", "addresses", "sizes", "exact")}
     unit_of = {each.scope: memory.zeros(len(each.rows), np.int32) for each in shared}
     done = dict.fromkeys(unit_of, 0)
-    n_units = 0
+    n_units = n_filled = 0
     for first, frame in corpus.read():
         of_frame = member_of[first : first + frame.height]
         units = read_units(frame)
@@ -73,7 +75,12 @@ def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, m
         if is_in.any():
             n_units += int(is_in.sum())
             sizes = units.sizes[is_in]
-            shingles.append(memory.zeros(int(sizes.sum()), np.uint32))
+            n_shingles = int(sizes.sum(dtype=np.int64))
+            if not shingles or len(shingles[-1]) < n_filled + n_shingles:
+                shingles.append(memory.zeros(max(n_shingles, min(corpus.n_shingles, _BLOCK)), np.uint32))
+                n_filled = 0
+            block = shingles[-1][n_filled : n_filled + n_shingles]
+            n_filled += n_shingles
             rows = frame.filter(pl.Series(of_frame >= 0))
             # through Arrow, because Polars' strings would hold on to the whole shard that they were taken from
             names.append(pl.DataFrame(pl.from_arrow(rows.select(NAMES).to_arrow())))
@@ -82,7 +89,7 @@ def gather(corpus: Corpus, shared: list[Shared], ranking: Ranking, crowd: int, m
             parts["row"].append(of_frame[units.rows[is_in]])
             parts["scope"].append(units.scopes[is_in])
             # a copy: read in place, in order of rank, they would be fetched page by page from all over the disk
-            parts["addresses"].append(copy_sets(units.addresses[is_in], sizes, shingles[-1]))
+            parts["addresses"].append(copy_sets(units.addresses[is_in], sizes, block))
             parts["sizes"].append(sizes)
             parts["exact"].append(units.exact[is_in])
     empty = {"row": np.int32, "scope": np.uint8, "addresses": np.uint64, "sizes": np.int32}

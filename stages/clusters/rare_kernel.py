@@ -44,18 +44,16 @@ class RareIndex(NamedTuple):
     """Of each posting: its unit, and the posting before it in the same slot."""
     n_postings: I64
     keys: U64
-    """Room for the longest unit's shingles, rarest first."""
+    """Room for a unit's shingles, the rarest first."""
+    looked_up: I64
+    """Whose they are, and how many of them make its short and its long prefix: shape (3,)."""
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def empty_index(
-    is_crowding: NDArray[np.bool_], addresses: U64, sizes: I32, scopes: NDArray[np.uint8], thresholds: F64
-) -> RareIndex:
-    """Return an index for the units that crowd a bucket: their shingles counted, none of them posted.
-
-    The order from rare to common is fixed here: by count, then by hash. One order serves all scopes; units of different
-    scopes may meet, and are told apart by who finds them.
-    """
+def index_sizes(
+    is_crowding: NDArray[np.bool_], sizes: I32, scopes: NDArray[np.uint8], thresholds: F64
+) -> tuple[int, int, int]:
+    """Return slots and postings that an index of the crowding units needs at most, and the shingles of the longest."""
     n_shingles = n_units = n_postings = longest = 0
     for unit in range(len(sizes)):
         if is_crowding[unit]:
@@ -67,16 +65,23 @@ def empty_index(
     n_slots = 1
     while n_slots < min(n_shingles, _SLOTS_PER_UNIT * n_units):
         n_slots *= 2
-    mask = u32(n_slots - 1)
-    counts = np.zeros(n_slots, np.int32)
+    return n_slots, n_postings, longest
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def count_slots(index: RareIndex, is_crowding: NDArray[np.bool_], addresses: U64, sizes: I32) -> None:
+    """Make an index of zeros ready for the units that crowd a bucket: their shingles counted, none of them posted.
+
+    The order from rare to common is fixed here: by count, then by hash. One order serves all scopes; units of different
+    scopes may meet, and are told apart by who finds them.
+    """
+    mask = u32(len(index.counts) - 1)
     for unit in range(len(sizes)):
         if is_crowding[unit]:
             for value in halves_at(addresses[unit], sizes[unit]):
-                counts[value & mask] += 1
-    heads = np.full((2, n_slots), np.int32(-1))
-    # postings are counted from above; memory that is never written is never taken from the machine
-    postings = np.empty(n_postings, np.int32), np.empty(n_postings, np.int32)
-    return RareIndex(counts, heads, postings[0], postings[1], np.zeros(1, np.int64), np.empty(longest, np.uint64))
+                index.counts[value & mask] += 1
+    index.heads[:] = -1
+    index.looked_up[0] = -1
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -97,11 +102,14 @@ def long_prefix(size: int, threshold: float) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def rarest(index: RareIndex, values: U32, threshold: float) -> tuple[int, int]:
-    """Write a unit's rare shingles to index.keys, rarest first, and return how many make its short and long prefix.
+def look_up(index: RareIndex, unit: int, values: U32, threshold: float) -> tuple[int, int]:
+    """Write a unit's rare shingles to index.keys, and return how many make its short and its long prefix.
 
-    Shingles that no other unit has belong to both prefixes, but can meet nobody and are left out.
+    Shingles that no other unit has belong to both prefixes, but can meet nobody and are left out. The short prefix comes
+    first; within a prefix there is no order.
     """
+    if index.looked_up[0] == unit:
+        return index.looked_up[1], index.looked_up[2]
     mask = u32(len(index.counts) - 1)
     n_alone = n = 0
     for value in values:
@@ -112,14 +120,40 @@ def rarest(index: RareIndex, values: U32, threshold: float) -> tuple[int, int]:
             index.keys[n] = u64(count) << u64(32) | u64(value)
             n += 1
     n_long = max(long_prefix(len(values), threshold) - n_alone, 0)
-    if n_long:
-        index.keys[:n].sort()
-    return max(short_prefix(len(values), threshold) - n_alone, 0), n_long
+    n_short = max(short_prefix(len(values), threshold) - n_alone, 0)
+    smallest_first(index.keys, n, n_long)
+    smallest_first(index.keys, n_long, n_short)
+    index.looked_up[0], index.looked_up[1], index.looked_up[2] = unit, n_short, n_long
+    return n_short, n_long
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def smallest_first(keys: U64, n: int, n_first: int) -> None:
+    """Bring the `n_first` smallest of the distinct keys[:n] before the others (Hoare, Algorithm 65: Find, 1961)."""
+    low, high = 0, n - 1
+    while low < high and 0 < n_first < n:
+        pivot = keys[(low + high) // 2]
+        i, j = low, high
+        while i <= j:
+            while keys[i] < pivot:
+                i += 1
+            while keys[j] > pivot:
+                j -= 1
+            if i <= j:
+                keys[i], keys[j] = keys[j], keys[i]
+                i += 1
+                j -= 1
+        if n_first - 1 <= j:
+            high = j
+        elif n_first - 1 >= i:
+            low = i
+        else:
+            return
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def post(index: RareIndex, unit: int, n_short: int, n_long: int) -> None:
-    """Enter a unit under the prefixes that `rarest` has just written."""
+    """Enter a unit under the prefixes that `look_up` has just written."""
     mask = u32(len(index.counts) - 1)
     for k in range(n_long):
         slot = u32(index.keys[k]) & mask

@@ -19,7 +19,18 @@ from schemas.scopes import SCOPES
 from schemas.tables import CLUSTERED, SIGNED
 from stages.clusters import CROWD, Clusters, cluster_rows
 from stages.clusters.bands import choose_bands
-from stages.clusters.rare_kernel import LONG, SHORT, empty_index, long_prefix, post, rarest, short_prefix
+from stages.clusters.rare_kernel import (
+    LONG,
+    SHORT,
+    RareIndex,
+    count_slots,
+    index_sizes,
+    long_prefix,
+    look_up,
+    post,
+    short_prefix,
+    smallest_first,
+)
 from stages.clusters.set_kernel import differing_bits, fill_bitmaps, largest_difference, overlap_within
 from stages.clusters.units import read_units
 from stages.dedup import Dedup
@@ -283,10 +294,21 @@ def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
     for n in (500, 1_000):
         sets = [values[:116] for values in boilerplate(n, rng, common=100, own=16)]
         units = read_units(signed(sets))
-        index = empty_index(np.ones(n, np.bool_), units.addresses, units.sizes, units.scopes, np.full(4, 0.8))
+        every = np.ones(n, np.bool_)
+        n_slots, n_postings, longest = index_sizes(every, units.sizes, units.scopes, np.full(4, 0.8))
+        index = RareIndex(
+            np.zeros(n_slots, np.int32),
+            np.zeros((2, n_slots), np.int32),
+            np.zeros(n_postings, np.int32),
+            np.zeros(n_postings, np.int32),
+            np.zeros(1, np.int64),
+            np.zeros(longest, np.uint64),
+            np.zeros(3, np.int64),
+        )
+        count_slots(index, every, units.addresses, units.sizes)
         n_met = 0  # through slots that different shingles share
         for row in range(n):
-            n_short, n_long = rarest(index, np.unique(sets[row]).astype(np.uint32), 0.8)
+            n_short, n_long = look_up(index, row, np.unique(sets[row]).astype(np.uint32), 0.8)
             slots = index.keys[:n_long] & np.uint64(len(index.counts) - 1)
             for prefix, probed in ((SHORT, slots), (LONG, slots[:n_short])):
                 for posting in index.heads[prefix][probed]:
@@ -296,6 +318,27 @@ def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
             post(index, row, n_short, n_long)
         assert n_met < 4 * n  # of n * n / 2 pairs
         assert index.n_postings[0] > n  # of long prefixes, which reach into the boilerplate
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 50)), st.data())
+def test_the_smallest_come_first_and_none_is_lost(values: set[int], data: st.DataObject) -> None:
+    shuffled = data.draw(st.permutations(sorted(values)))
+    n_first = data.draw(st.integers(0, len(values)))
+    keys = np.array([*shuffled, 99, 0], np.uint64)  # what is beyond n stays
+    smallest_first(keys, len(values), n_first)
+    assert sorted(keys[:n_first]) == sorted(values)[:n_first]
+    assert sorted(keys[: len(values)]) == sorted(values)
+    assert keys[len(values) :].tolist() == [99, 0]
+
+
+def test_texts_of_one_shingle_are_duplicates_only_if_they_are_equal() -> None:
+    frame = signed([[7], [7], [7], [7, 8, 9, 10, 11], [7, 8, 9, 10, 11]])
+    other = pl.col("units").list.eval(pl.element().struct.with_fields(exact_hash=pl.lit(b"o" * 16)))
+    frame = pl.concat([frame[:2], frame[2:3].with_columns(other), frame[3:4], frame[4:].with_columns(other)])
+    out = cluster(frame)
+    assert out["keeper"].to_list() == [None, "a.jsonl:1", None, None, "a.jsonl:4"]
+    assert out["reason"].to_list() == [None, "exact_duplicate", None, None, "near_duplicate"]
 
 
 # --- which row stays
