@@ -46,10 +46,10 @@ def cluster_rows(
     Where rows stand in the shards changes nothing, unless `keep` speaks of their place. Similarity is float64
     |A & B| / |A | B| throughout; a pair stays when that is >= its threshold.
 
-    Shards are read five times, one at a time. Memory: some (4 * bands + 90) bytes per row (190 at the default threshold)
+    Shards are read five times, one at a time. Memory: some (4 * bands + 130) bytes per row (230 at the default threshold)
     and, for each row that shares a band (a fifth of a real mix), its shingles and about 400 bytes; for rows in crowded buckets
-    also up to 768 for the index of rare shingles and 16 for each shingle posted there. What exceeds [clusters] memory is
-    spilled, but for the 90 bytes and that index.
+    also up to 384 for the index of rare shingles and 8 for each shingle that may be posted there. What exceeds [clusters]
+    memory is spilled, but for the 130 bytes.
 
     Raises GateError if a threshold is too low for the recall asked of so few MinHash values, if a source loses more than
     `max_source_loss`, or if a cluster or prompt were in two splits.

@@ -38,7 +38,7 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_source_loss: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
     """The build stops when a source loses more than this share (and at least 100 rows) to duplicates; 1: never."""
     memory: Annotated[float, msgspec.Meta(gt=0)] = 4.0
-    """GiB that clustering may take, beside 90 bytes a row; what needs more lies in a temporary file in the run. It changes
+    """GiB that clustering may take, beside 130 bytes a row; what needs more lies in a temporary file in the run. It changes
     nothing else."""
 
     @property
