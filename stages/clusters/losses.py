@@ -57,7 +57,7 @@ class SourceLosses:
         """Raise GateError if an origin loses more than `limit` of its rows, and at least 100; never if `limit` is 1.
 
         `is_lost` says of all rows read whether they are dropped for what they resemble or contain. `keepers` has the row
-        kept in the place of each: negative if there is none, at least the number of rows if it is one of `against`.
+        kept in the place of each, negative if there is none.
         `is_contaminated` says which are dropped for an evaluation record.
         """
         if limit >= 1:
@@ -103,17 +103,13 @@ class SourceLosses:
     def _whose(self, keepers: Rows, codes: U32, names: list[str], members: I64, of_members: I64, loser: str) -> str:
         """Return who has most of the keepers, as the end of a line; to a source that tags name, such a source is named."""
         known = keepers[keepers >= 0]
-        own = known[known < len(codes)]
-        n_kept = _per_origin(codes[own], len(self._sets), members, of_members, len(names))
-        n_against = len(known) - len(own)
+        n_kept = _per_origin(codes[known], len(self._sets), members, of_members, len(names))
         if loser.startswith(PREFIX):  # a file of all sources has all keepers, which says nothing
             n_of_sources = np.where([name.startswith(PREFIX) for name in names], n_kept, 0)
             n_kept = n_of_sources if n_of_sources.any() else n_kept
         most = int(n_kept.argmax())  # of equals the path, which a set names first
         if not len(known):
             return ""
-        if n_against > n_kept[most]:
-            return f"; {n_against:,} of them are similar to rows of [clusters] against"
         place = "the same source" if names[most] == loser else named(names[most])
         return f"; {int(n_kept[most]):,} of them have their keepers in {place}"
 

@@ -36,7 +36,8 @@ class Clusters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     contaminated: Literal["report", "drop"] = "report"
     """What becomes of rows that contain an evaluation record: first look at the report, then drop them."""
     max_source_loss: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
-    """The build stops when a source loses more than this share (and at least 100 rows) to duplicates; 1: never."""
+    """The build stops when a source loses more than this share (and at least 100 rows) to duplicates, those of `against`
+    aside; 1: never."""
     memory: Annotated[float, msgspec.Meta(gt=0)] = 4.0
     """GiB that clustering may take, beside 130 bytes a row; what needs more lies in a temporary file in the run. It changes
     nothing else."""

@@ -21,6 +21,7 @@ from stages.clusters.splits import draws, hold_out, join_groups
 from stages.dedup import Dedup
 
 _CONTAINS = pl.DataFrame(schema={"row": pl.Int64, "evaluation": pl.String, "overlap": pl.Float64})
+_AGAINST = REASONS.index(DropReason.AGAINST)
 _CONTAMINATED = REASONS.index(DropReason.CONTAMINATED)
 
 
@@ -81,7 +82,7 @@ class Survey:
         self._reason[self.excluded()] = _CONTAMINATED
         is_lost = self._reason != STAYS
         self._losses.check(
-            is_lost,
+            is_lost & (self._reason != _AGAINST),  # those go because somebody has them already, as was asked
             self._config.max_source_loss,
             _keepers(gathered, fates, len(self._reason)),
             self._reason == _CONTAMINATED,
@@ -135,9 +136,9 @@ class Survey:
 
 
 def _keepers(gathered: Gathered, fates: Fates, n_rows: int) -> NDArray[np.int64]:
-    """Return of each of the run's own rows the number of the row kept in its place, -1 if there is none."""
+    """Return of each of the run's own rows the number of the one kept in its place, -1 if there is none among them."""
     keepers = np.full(n_rows, -1, np.int64)
-    removed = fates.keeper != NOBODY
+    removed = (fates.keeper != NOBODY) & (gathered.numbers[fates.keeper] < n_rows)
     keepers[gathered.numbers[removed]] = gathered.numbers[fates.keeper[removed]]
     return keepers
 

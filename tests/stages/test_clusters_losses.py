@@ -92,15 +92,6 @@ def test_exactly_the_share_is_allowed_and_a_limit_of_one_allows_all() -> None:
     SourceLosses().check(losing(0), 0.0)
 
 
-def test_rows_lost_to_other_files_are_said_to_be() -> None:
-    losses = SourceLosses()
-    losses.read(rows(("a", [], 200)))
-    keepers = np.full(200, 200)
-    keepers[:20] = 199
-    with pytest.raises(GateError, match=r"; 130 of them are similar to rows of \[clusters\] against"):
-        losses.check(losing(200, slice(0, 150)), 0.5, keepers)
-
-
 def test_rows_lost_to_evaluation_records_are_said_to_be_and_what_to_do_is_another_thing() -> None:
     losses = SourceLosses()
     losses.read(rows(("a", [], 200), ("b", [], 200)))

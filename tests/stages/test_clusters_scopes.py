@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.errors import GateError
 from schemas.scopes import SCOPES
 from stages.clusters import CROWD, Clusters, cluster_rows
 from stages.clusters.memory import Memory
@@ -209,6 +210,18 @@ def test_a_reference_beats_a_more_similar_row_and_equal_references_change_nothin
     out = cluster(frame, config=config, against=[reference])
     assert out["keeper"].to_list() == [None, "eval.jsonl:1"]
     assert out["reason"].to_list() == [None, "against"]
+
+
+def test_what_others_have_already_raises_no_alarm_but_what_is_twice_does() -> None:
+    texts = [range(100 * k, 100 * k + 40) for k in range(200)]
+    known = signed(texts, ids=[f"old.jsonl:{k + 1}" for k in range(200)])
+    new = signed(texts)
+    (table,) = cluster_rows([new], Clusters(), dedup=Dedup(validation=0), against=[known])
+    assert table["reason"].to_list() == ["against"] * 200
+    with pytest.raises(
+        GateError, match=r"a\.jsonl: lost 200 of 300 \(66\.7 %\); 200 of them have their keepers in the same"
+    ):
+        list(cluster_rows([signed([*texts[:100]] * 3)], Clusters(), dedup=Dedup(validation=0)))
 
 
 # --- memory and order
