@@ -30,7 +30,7 @@ funnel: .venv/ready  ## show what was kept and dropped, and why (RUN=)
 	.venv/bin/chatloom funnel $(or $(RUN),runs/tiny)
 
 bench: .venv/ready-dev  ## measure speed (INPUT= a JSONL file, TOKENIZER= a directory)
-	.venv/bin/python bench/pipeline.py $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
+	.venv/bin/python -m bench.pipeline $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
 
 clean:  ## remove what was built, keep the virtual environment
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis build

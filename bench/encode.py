@@ -83,6 +83,8 @@ def measure(side: str, tokenizer: Path, rows: Path) -> dict[str, tuple[float, fl
 
 
 def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     source, folder = Path(sys.argv[1]), Path(sys.argv[2])
     n_rows = int(sys.argv[3]) if len(sys.argv) > 3 else 12_000
     names = sys.argv[4:]

@@ -1,6 +1,6 @@
 """How fast a whole build is, where its time goes, how much memory it takes, and how full the packs are.
 
-    python bench/pipeline.py --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--workers 2]
+    python -m bench.pipeline --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--workers 2]
 
 Each round builds from nothing in a temporary directory, in processes of its own, as a user does. Start-up is measured by a
 build of one conversation and reported apart. Memory is the peak over time, summed over all processes: RSS, which counts a

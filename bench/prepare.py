@@ -1,6 +1,6 @@
 """Time render, tokenize and mask against TRL's own preparation of the same conversations, interleaved; medians.
 
-    python bench/prepare.py --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--rows N] [--workers 2]
+    python -m bench.prepare --input conversations.jsonl --tokenizer DIRECTORY [--rounds 3] [--rows N] [--workers 2]
 
 Ours is `chatloom data --until mask` on a run that has come to the end of dedup: from the command to its end, shards
 written, start-up included; start-up alone is that of the same command for one conversation. The three stages alone are

@@ -1,6 +1,6 @@
 """Time rendering against transformers' own, on the same conversations and templates, interleaved; medians.
 
-    python bench/render.py CONVERSATIONS.jsonl TOKENIZERS [ROWS]
+    python -m bench.render CONVERSATIONS.jsonl TOKENIZERS [ROWS]
 
 CONVERSATIONS holds {"conversations": [{"role", "content"}, ...]} or {"messages": ...} per line. TOKENIZERS is a folder
 below which every tokenizer_config.json with a chat_template is measured; the built-in templates always are.
@@ -79,6 +79,8 @@ def templates(folder: Path) -> list[Template]:
 
 
 def main() -> None:
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
     source, folder = Path(sys.argv[1]), Path(sys.argv[2])
     chats = conversations(source, int(sys.argv[3]) if len(sys.argv) > 3 else 8000)
     frame = to_frame(chats)

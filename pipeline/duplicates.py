@@ -18,6 +18,7 @@ from schemas.manifest import FileRecord
 from schemas.reasons import DropReason
 from schemas.scopes import Scope
 from schemas.settings import ConfigError
+from stages.clusters.origins import PREFIX
 
 EXAMPLES: Final = 3
 """Rows shown of each evaluation file and of each file of `against`: those that overlap least, or are least similar, since if
@@ -193,7 +194,7 @@ def _sources(run: Path, members: pl.LazyFrame, names: pl.Series) -> dict[str, Co
 
 def _source_names(rows: pl.DataFrame) -> pl.Series:
     """Return where each row is from: its own name for it (the tag source:<name>), or else the path of its file."""
-    named = pl.col("tags").list.eval(pl.element().filter(pl.element().str.starts_with("source:"))).list.first()
+    named = pl.col("tags").list.eval(pl.element().filter(pl.element().str.starts_with(PREFIX))).list.first()
     return rows.select(pl.coalesce(named, pl.col("id").str.extract(_PATH), pl.col("id"))).to_series()
 
 

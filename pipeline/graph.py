@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.endings import turn_endings
 from schemas import tables
+from schemas.manifest import REFERENCES
 from stages.clusters import Clusters, cluster_rows
 from stages.clusters.report import count_duplicates
 from stages.dedup import Dedup, mark_duplicates
@@ -86,9 +87,9 @@ GRAPH: Final = (
         reads=("signatures",),
         writes=tables.CLUSTERED,
         scope="corpus",
-        references=("against", "evaluations"),
+        references=REFERENCES,
         also=("dedup",),
-        neutral=("against", "evaluations", "memory"),
+        neutral=(*REFERENCES, "memory"),
         report=count_duplicates,
     ),
     Stage(

@@ -23,15 +23,13 @@ from pipeline.refresh import Refresh, unfinish
 from pipeline.relocate import relocate
 from pipeline.source import SUFFIXES, TEXT_SUFFIXES, Chunk, SourceError, expand
 from pipeline.store import Store
-from schemas.manifest import Manifest, ShardRecord
+from schemas.manifest import REFERENCES_DIRECTORY, Manifest, ShardRecord
 from schemas.settings import ConfigError
 from stages.ingest import Ingest
 from stages.length import Length
 from stages.signatures import Signatures
 from stages.signatures.counts import TEXTS
 
-DIRECTORY: Final = "references"
-"""Where, in a run, the files that it is compared with are built: a run of its own for each setting that names any."""
 _MOST: Final = 2**31 - 1
 
 
@@ -90,7 +88,7 @@ def bring(
     nobody would know.
     """
     last = reference.chain[-1].name
-    store = Store(root / DIRECTORY / reference.name)
+    store = Store(root / REFERENCES_DIRECTORY / reference.name)
     places: list[Place] = []
     timings: list[Timing] = []
     unreadable: Counter[str] = Counter()

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from schemas.manifest import FileRecord, Manifest, read_manifest
+from schemas.manifest import REFERENCES, REFERENCES_DIRECTORY, FileRecord, Manifest, read_manifest
 from schemas.settings import ConfigError, Document, read_toml, suggest
 
 Row = dict[str, Any]
 TEXTS: Final = "length"
 """The stage that has the messages of every row that is compared."""
-_REFERENCES: Final = ("against", "evaluations")
 
 
 def need_manifest(run: Path, stage: str) -> Manifest:
@@ -122,9 +121,9 @@ def fate(run: Path, wanted: str) -> str:
 def _homes(run: Path) -> Iterator[Path]:
     """Yield the directories that have texts: the run, what was built of its references, and runs that are references."""
     yield run
-    yield from (run / "references" / name for name in _REFERENCES)
+    yield from (run / REFERENCES_DIRECTORY / name for name in REFERENCES)
     given = settings(run, "clusters")
-    yield from (Path(path) for name in _REFERENCES for path in given.get(name, ()))
+    yield from (Path(path) for name in REFERENCES for path in given.get(name, ()))
 
 
 def _values(path: Path, row: int) -> Row:

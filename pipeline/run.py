@@ -15,14 +15,14 @@ from pipeline.kernel_cache import use_kernel_cache
 from pipeline.keys import stage_key
 from pipeline.pool import Workers
 from pipeline.progress import Progress
-from pipeline.references import DIRECTORY, Reference, bring, find_references
+from pipeline.references import Reference, bring, find_references
 from pipeline.refresh import Refresh, unfinish
 from pipeline.relocate import relocate
 from pipeline.source import SourceError
 from pipeline.store import Store
 from schemas.files import write_if_changed
 from schemas.lock import locked
-from schemas.manifest import Manifest, read_manifests
+from schemas.manifest import REFERENCES_DIRECTORY, Manifest, read_manifests
 from schemas.settings import ConfigError
 
 
@@ -66,7 +66,7 @@ def build(
         store = Store(root)
         store.sweep()
         if fresh:
-            for name in (*NAMES, DIRECTORY):
+            for name in (*NAMES, REFERENCES_DIRECTORY):
                 shutil.rmtree(store.directory(name), ignore_errors=True)
         return _Build(config, store, stages, workers, verify, progress or Progress()).run(catalog, assets, references)
 

@@ -3,6 +3,7 @@
 UserError
 ├── ConfigError   (schemas.settings)   a setting or an argument is wrong                 exit 2
 ├── SourceError   (pipeline.source)    an input file cannot be read                      exit 2
+├── TooLargeError (stages.cosine)      more than can be compared pair by pair           exit 2
 ├── GateError                          the data would break a promise                    exit 3
 │   └── DamagedShardError (pipeline.store)   a file is not what its record says          exit 3
 ├── WorkerDiedError (pipeline.pool)    a worker process ended without a word             exit 4

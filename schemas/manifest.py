@@ -13,6 +13,11 @@ STAGES: Final = ("ingest", "length", "signatures", "clusters", "dedup", "render"
 """Names of the stages in order, for those who read a run without running anything."""
 
 
+REFERENCES: Final = ("against", "evaluations")
+"""Settings of [clusters] that name what a run is compared with; each has a run of its own in REFERENCES_DIRECTORY."""
+REFERENCES_DIRECTORY: Final = "references"
+
+
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One file of a shard."""
 

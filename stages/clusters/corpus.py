@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from schemas.scopes import SCOPES, Scope
 from stages.clusters.memory import Memory
-from stages.clusters.units import Units, read_units
+from stages.clusters.units import read_units
 
 _SMALLEST_TABLE: Final = 1 << 20
 """Units from which on the table of one band's keys is worth dividing."""
@@ -148,6 +148,3 @@ def _partitions(n_units: int, n_bytes: int) -> int:
     while 16 * n_units // n > n_bytes and n_units // n > _SMALLEST_TABLE and n < _MOST_PARTITIONS:
         n *= 2
     return n
-
-
-__all__ = ["Corpus", "Shared", "Units", "measure", "share"]

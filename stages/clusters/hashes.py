@@ -4,6 +4,7 @@ from typing import Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 U64 = NDArray[np.uint64]
@@ -23,13 +24,17 @@ def hash_words(column: pl.Series) -> U64:
     wrong = lengths.filter(lengths != _BYTES).to_list()
     if wrong:
         raise ValueError(f"column {column.name}: expected {_BYTES} bytes in every value, got {wrong[0]}")
-    array = column.fill_null(_NULL).rechunk().to_arrow()
-    _, offsets, data = array.buffers()
+    return hash_bytes(column.fill_null(_NULL).rechunk().to_arrow()).view(">u8").astype(np.uint64)
+
+
+def hash_bytes(array: pa.Array) -> NDArray[np.uint8]:
+    """Return values of 16 bytes each, where they lie: shape (rows, 16)."""
     if not len(array):
-        return np.empty((0, 2), np.uint64)
+        return np.empty((0, _BYTES), np.uint8)
+    array = array.cast(pa.large_binary())
+    _, offsets, data = array.buffers()
     first = int(np.frombuffer(offsets, np.int64, 1, array.offset * 8)[0])
-    words = np.frombuffer(data, ">u8", 2 * len(array), first)
-    return words.astype(np.uint64).reshape(-1, 2)
+    return np.frombuffer(data, np.uint8, _BYTES * len(array), first).reshape(-1, _BYTES)
 
 
 def mix64(values: U64) -> U64:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.scopes import SCOPES
+from stages.clusters.hashes import hash_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def read_units(frame: pl.DataFrame) -> Units:
     return Units(
         rows=np.repeat(np.arange(frame.height, dtype=np.int32), np.diff(bounds)),
         scopes=_codes(pl.Series(pl.from_arrow(units.field("scope")))),
-        exact=_words(units.field("exact_hash")),
+        exact=hash_bytes(units.field("exact_hash")).view(np.uint64),
         addresses=np.uint64(values.ctypes.data) + starts[:-1].astype(np.uint64) * np.uint64(values.itemsize),
         sizes=np.diff(starts).astype(np.int32),
         minhash=_matrix(minhash),
@@ -58,18 +59,6 @@ def _codes(names: pl.Series) -> NDArray[np.uint8]:
     for code, name in enumerate(SCOPES):
         codes[(names == name).to_numpy()] = code
     return codes
-
-
-def _words(hashes: pa.Array) -> NDArray[np.uint64]:
-    """Return binary values of 16 bytes as two words each, without copying them."""
-    array = hashes.cast(pa.large_binary())
-    buffer = array.buffers()[2]
-    first = array.offset
-    if buffer is None or not len(array):
-        return np.empty((0, 2), np.uint64)
-    starts = np.frombuffer(array.buffers()[1], np.int64)[first : first + len(array) + 1]
-    data = np.frombuffer(buffer, np.uint8)[starts[0] : starts[-1]]
-    return data.view(np.uint64).reshape(len(array), 2)
 
 
 def _matrix(minhash: pa.Array) -> NDArray[np.uint32]:

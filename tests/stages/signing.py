@@ -46,13 +46,13 @@ def conversation(*messages: tuple[str, str | None], **extra: str) -> list[Messag
     return [{"role": role, "content": content, **extra} for role, content in messages]
 
 
-def measured(*rows: list[Message], tools: Sequence[str | None] = ()) -> pl.DataFrame:
-    """Return rows of MEASURED with ids a.jsonl:1, a.jsonl:2, ..."""
+def measured(*rows: list[Message], tools: Sequence[str | None] = (), source: str = "a.jsonl") -> pl.DataFrame:
+    """Return rows of MEASURED with ids <source>:1, <source>:2, ..."""
     return pl.DataFrame(
         [
             {
-                "id": f"a.jsonl:{i + 1}",
-                "source": "a.jsonl",
+                "id": f"{source}:{i + 1}",
+                "source": source,
                 "tags": [],
                 "messages": row,
                 "tools": tools[i] if tools else None,

@@ -1,9 +1,6 @@
 """Clusters: held against brute force over every pair, in any order of the rows."""
 
-import struct
-from collections.abc import Sequence
 from random import Random
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,153 +12,21 @@ from hypothesis import strategies as st
 
 from schemas.conform import conform
 from schemas.errors import GateError
-from schemas.scopes import SCOPES
-from schemas.tables import CLUSTERED, SIGNED
+from schemas.tables import SIGNED
 from stages.clusters import CROWD, Clusters, cluster_rows
 from stages.clusters.bands import choose_bands
-from stages.clusters.rare_kernel import (
-    LONG,
-    SHORT,
-    RareIndex,
-    count_slots,
-    index_sizes,
-    long_prefix,
-    look_up,
-    post,
-    short_prefix,
-    smallest_first,
-)
-from stages.clusters.set_kernel import differing_bits, fill_bitmaps, largest_difference, overlap_within
-from stages.clusters.units import read_units
 from stages.dedup import Dedup
-from stages.pointers import halves_at
-from stages.signatures import sketch_permutations
-from stages.signatures.sketch_kernel import sketch_rows
-
-Text = tuple[str, Sequence[int]]
-"""A scope and the shingles of one text to be compared in it."""
-
-
-def signed_texts(
-    rows: Sequence[Sequence[Text]], *, n_chars: Sequence[int] | None = None, ids: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Return the signatures of rows with these texts; n_chars is the number of their shingles, if not said otherwise."""
-    flat = [(scope, np.unique(np.array(values, np.uint32))) for row in rows for scope, values in row if len(values)]
-    starts = np.cumsum([0, *(len(values) for _, values in flat)])
-    a, b = sketch_permutations(128, 1)
-    minhash = sketch_rows(np.concatenate([*(v for _, v in flat), np.empty(0, np.uint32)]), starts, a, b)
-    units = iter(
-        [
-            {
-                "scope": scope,
-                "message": -1,
-                "exact_hash": exact_hash(values),
-                "shingles": values.tolist(),
-                "minhash": sketch.tolist(),
-            }
-            for (scope, values), sketch in zip(flat, minhash, strict=True)
-        ]
-    )
-    names = ids or [f"a.jsonl:{i + 1}" for i in range(len(rows))]
-    every = [np.unique(np.concatenate([np.array(v, np.uint32) for _, v in row] or [[]])) for row in rows]
-    table = pl.DataFrame(
-        {
-            "id": names,
-            "source": [name.rpartition(":")[0] for name in names],
-            "tags": [[] for _ in rows],
-            "score": None,
-            "created": None,
-            "n_chars": n_chars or [sum(len(set(values)) for _, values in row) for row in rows],
-            "content_hash": [0] * len(rows),
-            "text_hash": [exact_hash(values) if len(values) else None for values in every],
-            "prompt_hash": None,
-            "units": [[next(units) for _, values in row if len(values)] for row in rows],
-        },
-        schema={
-            "id": pl.String,
-            "source": pl.String,
-            "tags": pl.List(pl.String),
-            "score": pl.Float64,
-            "created": pl.Datetime("us", "UTC"),
-            "n_chars": pl.Int32,
-            "content_hash": pl.UInt64,
-            "text_hash": pl.Binary,
-            "prompt_hash": pl.Binary,
-            "units": pl.List(
-                pl.Struct(
-                    {
-                        "scope": pl.String,
-                        "message": pl.Int32,
-                        "exact_hash": pl.Binary,
-                        "shingles": pl.List(pl.UInt32),
-                        "minhash": pl.List(pl.UInt32),
-                    }
-                )
-            ),
-        },
-    )
-    assert conform(table.to_arrow(), SIGNED).num_rows == len(rows)
-    return table
-
-
-def exact_hash(values: np.ndarray) -> bytes:
-    return struct.pack(">QQ", len(values), hash(values.astype(np.uint32).tobytes()) % 2**64)
-
-
-def signed(
-    sets: Sequence[Sequence[int]], *, n_chars: Sequence[int] | None = None, ids: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Return the signatures of conversations with these shingles."""
-    return signed_texts([[("conversation", values)] for values in sets], n_chars=n_chars, ids=ids)
-
-
-def cluster(*shards: pl.DataFrame, config: Clusters | None = None, **keywords: Any) -> pl.DataFrame:
-    """Return the fates of all rows, each shard's held against the schema; no loss is too great here."""
-    quiet = msgspec.structs.replace(config or Clusters(), max_source_loss=1.0)
-    tables = list(cluster_rows(shards, quiet, dedup=keywords.pop("dedup", Dedup()), **keywords))
-    for shard, table in zip(shards, tables, strict=True):
-        assert conform(table.to_arrow(), CLUSTERED).num_rows == shard.height
-        assert table["id"].equals(shard["id"])
-    return pl.concat(tables)
-
-
-def order_of(frame: pl.DataFrame) -> list[int]:
-    """Return rows from the longest to the shortest; ids here have one line number each."""
-    line = pl.col("id").str.extract(r"(\d+)$").cast(pl.Int64)
-    return frame.with_row_index().sort(-pl.col("n_chars"), "text_hash", line)["index"].to_list()
-
-
-def jaccard(a: set[int], b: set[int]) -> float:
-    return len(a & b) / len(a | b)
-
-
-def greedy(sets: Sequence[set[int]], order: Sequence[int], threshold: float) -> dict[int, tuple[int, float]]:
-    """Return row -> (keeper, similarity) of the removed rows, by comparing every row with every kept row."""
-    kept: list[int] = []
-    removed = {}
-    for row in order:
-        found = max(((jaccard(sets[row], sets[k]), -i, k) for i, k in enumerate(kept) if sets[row]), default=None)
-        if found and found[0] >= threshold:
-            removed[row] = (found[2], found[0])
-        elif sets[row]:
-            kept.append(row)
-    return removed
-
-
-def planted(similarity: float, n_pairs: int, rng: np.random.Generator, size: int = 100) -> list[np.ndarray]:
-    """Return 2 * n_pairs sets: 2k and 2k + 1 are as similar as said, just above where need be; others are strangers."""
-    sets = []
-    for _ in range(n_pairs):
-        overlap = int(np.ceil(2 * size * similarity / (1 + similarity)))
-        values = rng.choice(2**32, 2 * size - overlap, replace=False).astype(np.uint32)
-        sets += [values[:size], values[-size:]]
-    return sets
-
-
-def removals(out: pl.DataFrame) -> dict[str, tuple[str, float]]:
-    gone = out.filter(pl.col("keeper").is_not_null())
-    return {row: (keeper, s) for row, keeper, s in gone.select("id", "keeper", "similarity").iter_rows()}
-
+from tests.stages.clustering import (
+    boilerplate,
+    cluster,
+    exact_hash,
+    greedy,
+    jaccard,
+    order_of,
+    planted,
+    removals,
+    signed,
+)
 
 # --- what is removed
 
@@ -265,12 +130,6 @@ def test_the_same_shingles_in_another_sequence_are_near_not_exact() -> None:
 # --- boilerplate
 
 
-def boilerplate(n: int, rng: np.random.Generator, *, common: int, own: int) -> list[np.ndarray]:
-    """Return sets of which any two share `common` shingles, and most of their bands, but not the `own` of each."""
-    shared = rng.choice(2**32, common, replace=False)
-    return [np.concatenate([shared, rng.integers(0, 2**32, own + k % 5)]) for k in range(n)]
-
-
 def test_duplicates_in_a_crowd_of_boilerplate_are_found_as_brute_force_finds_them() -> None:
     rng = np.random.default_rng(13)
     sets = boilerplate(700, rng, common=80, own=14)  # 0.70 to 0.74 similar
@@ -286,50 +145,6 @@ def test_duplicates_in_a_crowd_of_boilerplate_are_found_as_brute_force_finds_the
     assert 100 < len(expected) < 200
     found = removals(cluster(frame))
     assert found == {ids[row]: (ids[keeper], similarity) for row, (keeper, similarity) in expected.items()}
-
-
-def test_rows_that_share_only_boilerplate_hardly_meet_in_the_index() -> None:
-    rng = np.random.default_rng(17)
-    # any two are 100 / 132 = 0.76 similar, so they share most of their bands
-    for n in (500, 1_000):
-        sets = [values[:116] for values in boilerplate(n, rng, common=100, own=16)]
-        units = read_units(signed(sets))
-        every = np.ones(n, np.bool_)
-        n_slots, n_postings, longest = index_sizes(every, units.sizes, units.scopes, np.full(4, 0.8))
-        index = RareIndex(
-            np.zeros(n_slots, np.int32),
-            np.zeros((2, n_slots), np.int32),
-            np.zeros(n_postings, np.int32),
-            np.zeros(n_postings, np.int32),
-            np.zeros(1, np.int64),
-            np.zeros(longest, np.uint64),
-            np.zeros(3, np.int64),
-        )
-        count_slots(index, every, units.addresses, units.sizes)
-        n_met = 0  # through slots that different shingles share
-        for row in range(n):
-            n_short, n_long = look_up(index, row, np.unique(sets[row]).astype(np.uint32), 0.8)
-            slots = index.keys[:n_long] & np.uint64(len(index.counts) - 1)
-            for prefix, probed in ((SHORT, slots), (LONG, slots[:n_short])):
-                for posting in index.heads[prefix][probed]:
-                    while posting >= 0:
-                        n_met += 1
-                        posting = index.following[posting]
-            post(index, row, n_short, n_long)
-        assert n_met < 4 * n  # of n * n / 2 pairs
-        assert index.n_postings[0] > n  # of long prefixes, which reach into the boilerplate
-
-
-@settings(deadline=None)
-@given(st.sets(st.integers(0, 50)), st.data())
-def test_the_smallest_come_first_and_none_is_lost(values: set[int], data: st.DataObject) -> None:
-    shuffled = data.draw(st.permutations(sorted(values)))
-    n_first = data.draw(st.integers(0, len(values)))
-    keys = np.array([*shuffled, 99, 0], np.uint64)  # what is beyond n stays
-    smallest_first(keys, len(values), n_first)
-    assert sorted(keys[:n_first]) == sorted(values)[:n_first]
-    assert sorted(keys[: len(values)]) == sorted(values)
-    assert keys[len(values) :].tolist() == [99, 0]
 
 
 def test_texts_of_one_shingle_are_duplicates_only_if_they_are_equal() -> None:
@@ -409,50 +224,6 @@ def test_sketches_of_different_widths_are_refused() -> None:
         cluster(pl.concat([signed([[1]]), narrow]))
     with pytest.raises(ValueError, match=r"expected one width, got \[64, 128\] values"):
         cluster(signed([[1]]), narrow)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 2_000), st.floats(0.01, 1))
-def test_the_largest_difference_is_the_last_that_reaches_the_threshold(total: int, threshold: float) -> None:
-    reaching = [total - 2 * o for o in range(total // 2 + 1) if o / (total - o) >= threshold]
-    assert largest_difference(total, threshold) == max(reaching, default=-1)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 200), st.integers(0, 200), st.floats(0.05, 1))
-def test_prefixes_leave_out_fewer_shingles_than_similar_sets_must_share(size: int, more: int, threshold: float) -> None:
-    larger = size + more
-    overlaps = [o for o in range(1, size + 1) if o / (size + larger - o) >= threshold]
-    if overlaps:
-        assert size - short_prefix(size, threshold) < overlaps[0]
-        assert larger - long_prefix(larger, threshold) < overlaps[0]
-
-
-@settings(deadline=None)
-@given(st.sets(st.integers(0, 60), min_size=1), st.sets(st.integers(0, 60), min_size=1), st.integers(-1, 70))
-def test_filters_never_reject_what_is_similar_enough(a: set[int], b: set[int], allowed: int) -> None:
-    frame = signed([sorted(a), sorted(b)])
-    units = read_units(frame)
-    bitmaps = np.zeros((2, 8), np.uint64)
-    fill_bitmaps(units.addresses, units.sizes, bitmaps)
-    difference = len(a ^ b)
-    assert differing_bits(bitmaps, 0, 1) <= difference
-    left, right = (np.array(sorted(values), np.uint32) for values in (a, b))
-    assert overlap_within(left, right, allowed) == (len(a & b) if difference <= allowed else -1)
-
-
-def test_units_are_read_where_they_lie_in_slices_and_chunks() -> None:
-    texts = [[("conversation", [1]), ("turns", [2, 3])], [], [("prompt", [4, 5, 6])], [("answer", [7])]]
-    frame = signed_texts(texts)
-    for each in (frame, frame[1:3], pl.concat([frame[3:], frame[:2]], rechunk=False)):
-        units = read_units(each)
-        read = [halves_at(*unit).tolist() for unit in zip(units.addresses, units.sizes, strict=True)]
-        flat = each.explode("units", empty_as_null=False, keep_nulls=False).unnest("units")
-        assert read == flat["shingles"].to_list()
-        assert [SCOPES[code] for code in units.scopes] == flat["scope"].to_list()
-        assert units.exact.tobytes() == b"".join(flat["exact_hash"])
-        assert units.minhash.tolist() == flat["minhash"].to_list()
-        assert each["id"].gather(units.rows).to_list() == flat["id"].to_list()
 
 
 # --- the table

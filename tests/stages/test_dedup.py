@@ -4,40 +4,15 @@ import polars as pl
 import pytest
 
 from schemas.conform import conform
-from schemas.fields import MESSAGE
 from schemas.tables import CLUSTERED, DISTINCT
 from stages.clusters import Clusters, cluster_rows
 from stages.dedup import Dedup, mark_duplicates
 from stages.signatures import Signatures, sign_conversations
-
-MESSAGES = pl.List(pl.Struct({field.name: pl.Float32 if field.name == "weight" else pl.String for field in MESSAGE}))
+from tests.stages import signing
 
 
 def measured(texts: list[str], source: str = "a.jsonl") -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "id": [f"{source}:{i + 1}" for i in range(len(texts))],
-            "source": [source] * len(texts),
-            "tags": [[]] * len(texts),
-            "score": [None] * len(texts),
-            "created": [None] * len(texts),
-            "messages": [[{"role": "user", "content": text}] for text in texts],
-            "tools": [None] * len(texts),
-            "n_chars": [len(text) for text in texts],
-            "n_turns": [1] * len(texts),
-        },
-        schema={
-            "id": pl.String,
-            "source": pl.String,
-            "tags": pl.List(pl.String),
-            "score": pl.Float64,
-            "created": pl.Datetime("us", "UTC"),
-            "messages": MESSAGES,
-            "tools": pl.String,
-            "n_chars": pl.Int32,
-            "n_turns": pl.Int32,
-        },
-    )
+    return signing.measured(*[signing.conversation(("user", text)) for text in texts], source=source)
 
 
 def clustered(frame: pl.DataFrame, dedup: Dedup | None = None) -> pl.DataFrame:
