@@ -60,7 +60,7 @@ def unfilled_splits(dedup: Dedup, manifests: Mapping[str, Manifest]) -> Iterator
 def contamination(manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """Yield a sentence for each evaluation file of which rows contain records."""
     counts = _counts_of(manifests, "clusters")
-    what = "dropped" if counts.get(f"reason/{DropReason.CONTAMINATED}") else "reported, not dropped"
+    what = "dropped" if counts.get(f"reason/{DropReason.CONTAMINATED}") else "reported; nothing is dropped for it"
     for path, n in counted("contaminated", counts).items():
         if n:
             yield f"{n:,} row(s) contain records of {path} ({what})"

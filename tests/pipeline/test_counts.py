@@ -157,7 +157,7 @@ def test_the_funnel_says_contamination_and_splits():
     console = Console(width=120, file=io.StringIO(), record=True)
     console.print(as_text({"clusters": manifest("clusters", CLUSTERS)}))
     shown = console.export_text()
-    assert "12 row(s) contain records of eval.jsonl (reported, not dropped)" in shown
+    assert "12 row(s) contain records of eval.jsonl (reported; nothing is dropped for it)" in shown
     assert "splits: train 580 (96.7 %), test 20 (3.3 %)" in shown
 
 

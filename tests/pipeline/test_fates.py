@@ -37,7 +37,7 @@ def test_the_largest_loss_is_said_where_it_is_large(counts, said):
 def test_contamination_says_whether_rows_were_dropped():
     counts = {"contaminated/data/eval.jsonl": 12, "contaminated/other.json": 0}
     assert list(contamination(manifests(counts))) == [
-        "12 row(s) contain records of data/eval.jsonl (reported, not dropped)"
+        "12 row(s) contain records of data/eval.jsonl (reported; nothing is dropped for it)"
     ]
     assert list(contamination(manifests(counts | {"reason/contaminated": 12}))) == [
         "12 row(s) contain records of data/eval.jsonl (dropped)"

@@ -33,7 +33,7 @@ def said(tmp_path: Path, counts: dict[str, int], config: str = "") -> list[str]:
 def test_contamination_that_is_only_reported_is_mentioned_with_where_to_look(tmp_path):
     lines = said(tmp_path, {"contaminated/data/eval.jsonl": 12})
     assert (
-        "note: 12 row(s) contain records of data/eval.jsonl (reported, not dropped): chatloom duplicates runs/my"
+        "note: 12 row(s) contain records of data/eval.jsonl (reported; nothing is dropped for it): chatloom duplicates runs/my"
         in lines
     )
 
