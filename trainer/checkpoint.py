@@ -16,11 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas.files import sha256_of
+from trainer.data.stream import Cursor
 from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch
 from trainer.files import remove_directory, replacing_directory, sweep
-from trainer.model import Decoder
-from trainer.stream import Cursor
-from trainer.weights import from_hugging_face, read_safetensors, to_hugging_face
+from trainer.model.decoder import Decoder
+from trainer.model.weights import from_hugging_face, read_safetensors, to_hugging_face
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 REJECTED: Final = "rejected-"

@@ -60,14 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> bool:
     """Do what was asked and return whether nothing is left to do."""
-    from trainer.console import Reporter
     from trainer.loop import fit
+    from trainer.report.console import Reporter
     from trainer.world import joined
 
     with joined() as world:
         reporter = Reporter(is_silent=not world.is_first)
         if dry_run:
-            from trainer.preview import preview
+            from trainer.report.preview import preview
 
             reporter.say(preview(job, world))
             return True

@@ -7,11 +7,11 @@ import msgspec
 import torch
 from safetensors.torch import save_file
 
-from trainer.architecture import hugging_face_config
-from trainer.assets import GenerationConfig
+from trainer.data.assets import GenerationConfig
 from trainer.files import replacing_directory
-from trainer.model import Decoder
-from trainer.weights import to_hugging_face
+from trainer.model.architecture import hugging_face_config
+from trainer.model.decoder import Decoder
+from trainer.model.weights import to_hugging_face
 
 
 def export(

@@ -8,15 +8,15 @@ import msgspec
 
 from schemas.files import write_whole
 from schemas.settings import ConfigError
+from trainer.answers.generate import Answer, Prompt, held_out_prompts
+from trainer.answers.samples import answer_all, is_ended, write_samples
 from trainer.checkpoint import State
-from trainer.console import Reporter
+from trainer.data.inputs import Inputs
 from trainer.errors import ExportRefused, storing
 from trainer.export import export
-from trainer.generate import Answer, Prompt, held_out_prompts
-from trainer.inputs import Inputs
 from trainer.job import Job
-from trainer.model import Decoder
-from trainer.samples import answer_all, is_ended, write_samples
+from trainer.model.decoder import Decoder
+from trainer.report.console import Reporter
 from trainer.step import Precision
 
 SMOKE_PROMPTS: Final = 8

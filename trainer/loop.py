@@ -8,20 +8,20 @@ from pathlib import Path
 import torch
 
 from schemas.lock import locked
-from trainer.architecture import new_architecture
-from trainer.assets import other_tokenizer, vocabulary_size
 from trainer.checkpoint import at_step
-from trainer.console import Reporter
+from trainer.data.assets import other_tokenizer, vocabulary_size
+from trainer.data.inputs import Inputs, open_inputs
 from trainer.errors import OutOfMemory, storing
 from trainer.files import sweep
 from trainer.finish import check_prompts, finish, is_exported
-from trainer.inputs import Inputs, open_inputs
 from trainer.job import Job
-from trainer.model import Decoder, initialise
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Decoder, initialise
+from trainer.model.weights import load_pretrained
+from trainer.report.console import Reporter
 from trainer.signals import Stop
 from trainer.step import choose_precision
 from trainer.training import Training
-from trainer.weights import load_pretrained
 from trainer.world import World
 
 LOCK = ".lock"

@@ -10,10 +10,10 @@ import msgspec
 from schemas.manifest import FileRecord
 from schemas.settings import ConfigError
 from schemas.training import Train
-from trainer.architecture import Architecture
+from trainer.data.stream import steps_per_epoch
 from trainer.job import Job
+from trainer.model.architecture import Architecture
 from trainer.optim import warmup_steps
-from trainer.stream import steps_per_epoch
 
 DECISIVE: Final = ("batch", "lr", "schedule", "weight_decay", "beta1", "beta2", "eps", "clip")
 """Keys of [train] that change the weights, taken as they stand; the others that do are resolved first."""

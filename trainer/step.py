@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas.training import Train
-from trainer.model import Batch, Decoder
-from trainer.packs import Packs
-from trainer.stream import costs, deal, micro_batches
+from trainer.data.packs import Packs
+from trainer.data.stream import costs, deal, micro_batches
+from trainer.model.decoder import Batch, Decoder
 from trainer.world import World
 
 Read = Callable[[Sequence[int]], Batch]

@@ -13,18 +13,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checkpoint
 from trainer.checkpoint import State
-from trainer.console import Reporter
+from trainer.data.inputs import Inputs
+from trainer.data.stream import Cursor, Integers, costs, deal, micro_batches, order, step_packs
 from trainer.errors import Diverged, storing
 from trainer.finish import show_samples
-from trainer.inputs import Inputs
 from trainer.job import Job
-from trainer.metrics import Metrics, append, cut_after
-from trainer.model import Batch, Decoder
+from trainer.model.decoder import Batch, Decoder
 from trainer.optim import learning_rate, make_adamw
 from trainer.plan import identity, make_schedule
+from trainer.report.console import Reporter
+from trainer.report.metrics import Metrics, append, cut_after
 from trainer.signals import Stop
 from trainer.step import Precision, accumulate, validation_loss
-from trainer.stream import Cursor, Integers, costs, deal, micro_batches, order, step_packs
 from trainer.world import World
 
 NAMED_IDS: Final = 20

@@ -13,7 +13,7 @@ from pipeline.run import build
 from schemas.manifest import read_manifests
 from stages.render.builtin import names
 from tests.corpus import ROOT, write_config, write_corpus
-from trainer.inputs import open_inputs
+from trainer.data.inputs import open_inputs
 from trainer.world import World
 
 GEMMA = {"<bos>": 2048, "<start_of_turn>": 2049, "<end_of_turn>": 2050}

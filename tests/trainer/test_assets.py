@@ -8,10 +8,10 @@ import msgspec
 import pytest
 import torch
 
-from trainer.assets import NEEDED, decode_generation_config, decode_tokenizer, other_tokenizer, read_assets
+from trainer.data.assets import NEEDED, decode_generation_config, decode_tokenizer, other_tokenizer, read_assets
+from trainer.data.inputs import open_inputs
+from trainer.data.packs import read_manifest
 from trainer.errors import DataError
-from trainer.inputs import open_inputs
-from trainer.packs import read_manifest
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

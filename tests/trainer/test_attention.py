@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from schemas.training import Model
 from trainer import model as decoder
-from trainer.architecture import new_architecture
-from trainer.attention import Documents, suits_varlen
+from trainer.model.architecture import new_architecture
+from trainer.model.attention import Documents, suits_varlen
 
 NEW = frozenset({"query", "window_size", "enable_gqa"})
 OLD = frozenset({"query", "is_causal"})

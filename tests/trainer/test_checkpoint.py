@@ -11,12 +11,12 @@ import torch
 
 from schemas.training import Model, Train
 from trainer import checkpoint
-from trainer.architecture import new_architecture
 from trainer.checkpoint import State
+from trainer.data.stream import Cursor
 from trainer.errors import CheckpointsUnusable, PlanMismatch
-from trainer.model import Decoder, initialise
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Decoder, initialise
 from trainer.optim import make_adamw
-from trainer.stream import Cursor
 
 
 def trained(seed: int = 0, model_type: str = "qwen3") -> tuple[Decoder, torch.optim.AdamW]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.console import Reporter, duration
+from trainer.report.console import Reporter, duration
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def test_a_plain_line_says_when_it_will_be_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = iter([100.0, 130.0, 140.0])
-    monkeypatch.setattr("trainer.console.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("trainer.report.console.time.monotonic", lambda: next(now))
     reporter = Reporter(is_silent=False)
     reporter.start(done=10, total=40)
     reporter.show(20, 40, loss=1.0, val_loss=None, speed=None, must=True)

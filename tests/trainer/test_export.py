@@ -12,12 +12,12 @@ import transformers
 from safetensors.torch import load_file
 
 from schemas.training import Model
-from trainer.architecture import hugging_face_config, new_architecture
-from trainer.assets import NEEDED, GenerationConfig, decode_generation_config
+from trainer.answers.generate import generate
+from trainer.data.assets import NEEDED, GenerationConfig, decode_generation_config
 from trainer.export import export
-from trainer.generate import generate
-from trainer.model import Decoder, initialise
-from trainer.weights import load_pretrained, to_hugging_face
+from trainer.model.architecture import hugging_face_config, new_architecture
+from trainer.model.decoder import Decoder, initialise
+from trainer.model.weights import load_pretrained, to_hugging_face
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import transformers
 
-from trainer.architecture import read_architecture
 from trainer.errors import ModelError
-from trainer.families import CLASSES
+from trainer.model.architecture import read_architecture
+from trainer.model.families import CLASSES
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

@@ -8,18 +8,18 @@ import torch
 
 from schemas.settings import ConfigError
 from schemas.training import Model, Train
-from trainer.architecture import new_architecture
+from trainer.answers.generate import Answer, Prompt
+from trainer.answers.samples import is_ended
 from trainer.checkpoint import State
-from trainer.console import Reporter
+from trainer.data.inputs import Inputs, open_inputs
+from trainer.data.stream import Cursor
 from trainer.errors import ExportRefused
 from trainer.finish import check_prompts, finish, is_exported
-from trainer.generate import Answer, Prompt
-from trainer.inputs import Inputs, open_inputs
 from trainer.job import Job
-from trainer.model import Decoder, initialise
-from trainer.samples import is_ended
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Decoder, initialise
+from trainer.report.console import Reporter
 from trainer.step import Precision
-from trainer.stream import Cursor
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

@@ -8,10 +8,10 @@ import torch
 
 from schemas.manifest import FileRecord
 from schemas.training import Model
-from trainer.architecture import new_architecture
-from trainer.generate import Answer, Prompt, generate, held_out_prompts
-from trainer.model import Decoder, initialise
-from trainer.packs import Packs
+from trainer.answers.generate import Answer, Prompt, generate, held_out_prompts
+from trainer.data.packs import Packs
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Decoder, initialise
 
 WriteShard = Callable[[Path, str, list[dict[str, object]]], FileRecord]
 
@@ -46,7 +46,7 @@ def test_prompts_that_are_too_long_or_untrained_are_passed_over(tmp_path: Path, 
 
 
 def test_the_same_seed_gives_the_same_prompts(run: Path) -> None:
-    from trainer.packs import read_manifest, split_files
+    from trainer.data.packs import read_manifest, split_files
 
     packs = Packs(run / "pack", split_files(read_manifest(run), "train"))
     first, again, other = (held_out_prompts(packs, 4, seed=seed, longest=99) for seed in (0, 0, 1))

@@ -11,15 +11,15 @@ import torch
 
 from schemas.lock import LockedError, locked
 from schemas.training import Model, Train
-from trainer.assets import vocabulary_size
-from trainer.console import Reporter
+from trainer.data.assets import vocabulary_size
+from trainer.data.inputs import open_inputs
+from trainer.data.stream import order
 from trainer.errors import Diverged, OutOfMemory
-from trainer.inputs import open_inputs
 from trainer.job import Job
 from trainer.loop import build_model, fit
+from trainer.report.console import Reporter
 from trainer.signals import Stop
 from trainer.step import choose_precision
-from trainer.stream import order
 from trainer.training import Training
 from trainer.world import World
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from trainer.console import printable
-from trainer.metrics import append, cut_after
+from trainer.report.console import printable
+from trainer.report.metrics import append, cut_after
 
 
 def test_lines_after_the_checkpoint_and_a_torn_line_are_cut(tmp_path: Path) -> None:

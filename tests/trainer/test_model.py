@@ -11,9 +11,9 @@ import transformers
 from torch import Tensor
 
 from schemas.training import Model, RopeScaling
-from trainer.architecture import new_architecture, read_architecture
-from trainer.model import Cache, Decoder, initialise
-from trainer.weights import load_pretrained
+from trainer.model.architecture import new_architecture, read_architecture
+from trainer.model.decoder import Cache, Decoder, initialise
+from trainer.model.weights import load_pretrained
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

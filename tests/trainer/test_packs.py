@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from schemas.manifest import FileRecord
+from trainer.data.packs import Packs, read_manifest, split_files, verify
 from trainer.errors import DataError
-from trainer.packs import Packs, read_manifest, split_files, verify
 
 ROW: dict[str, object] = {
     "ids": ["a:1", "a:2"],

@@ -9,8 +9,8 @@ import pytest
 from schemas.manifest import FileRecord
 from schemas.settings import ConfigError
 from schemas.training import Model, Train
-from trainer.architecture import new_architecture
 from trainer.job import Job
+from trainer.model.architecture import new_architecture
 from trainer.plan import identity, make_schedule
 
 FILES = {

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from schemas.training import Model, Train
-from trainer.architecture import new_architecture
-from trainer.model import Batch, Decoder, initialise
-from trainer.packs import Packs, read_manifest, split_files
+from trainer.data.packs import Packs, read_manifest, split_files
+from trainer.data.stream import costs, deal, micro_batches, order, step_packs, steps_per_epoch
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Batch, Decoder, initialise
 from trainer.step import Precision, accumulate, choose_precision, validation_loss
-from trainer.stream import costs, deal, micro_batches, order, step_packs, steps_per_epoch
 from trainer.world import World
 
 CPU = torch.device("cpu")

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.stream import Cursor, costs, deal, micro_batches, order, step_packs, steps_per_epoch
+from trainer.data.stream import Cursor, costs, deal, micro_batches, order, step_packs, steps_per_epoch
 
 
 @given(n=st.integers(0, 300), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))

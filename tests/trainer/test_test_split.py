@@ -9,9 +9,9 @@ import torch
 
 from schemas.manifest import FileRecord, Manifest, total
 from tests.trainer.conftest import make_tokenizer, pack_rows
+from trainer.data.inputs import open_inputs
+from trainer.data.packs import read_manifest, split_files
 from trainer.entry import main
-from trainer.inputs import open_inputs
-from trainer.packs import read_manifest, split_files
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))

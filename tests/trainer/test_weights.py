@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models
 from torch import Tensor
 
 from schemas.training import Model
-from trainer.architecture import hugging_face_config, new_architecture
 from trainer.errors import ModelError
-from trainer.model import Decoder, initialise
-from trainer.weights import load_pretrained, to_hugging_face
+from trainer.model.architecture import hugging_face_config, new_architecture
+from trainer.model.decoder import Decoder, initialise
+from trainer.model.weights import load_pretrained, to_hugging_face
 
 
 @pytest.fixture

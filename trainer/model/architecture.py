@@ -7,7 +7,7 @@ import msgspec
 
 from schemas.training import Model, RopeScaling
 from trainer.errors import ModelError
-from trainer.families import CLASSES, read_config
+from trainer.model.families import CLASSES, read_config
 
 SWITCHES: Final = ("qkv_bias", "o_bias", "qk_norm")
 """Fields that Hugging Face has no name for: they follow from the family."""

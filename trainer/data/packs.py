@@ -13,9 +13,9 @@ from schemas.conform import SchemaError
 from schemas.files import sha256_of
 from schemas.manifest import FileRecord, Manifest
 from schemas.tables import PACKED
+from trainer.data.stream import Integers
 from trainer.errors import DataError
-from trainer.model import Batch
-from trainer.stream import Integers
+from trainer.model.decoder import Batch
 
 REBUILD = "`chatloom data CONFIG --verify` rebuilds it"
 

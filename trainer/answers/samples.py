@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer
 
-from trainer.console import Reporter
-from trainer.generate import Answer, Prompt, generate
-from trainer.metrics import append
-from trainer.model import Decoder
+from trainer.answers.generate import Answer, Prompt, generate
+from trainer.model.decoder import Decoder
+from trainer.report.console import Reporter
+from trainer.report.metrics import append
 from trainer.step import Precision
 
 SHOWN = 300

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from msgspec.structs import replace
 
-from trainer.architecture import Architecture, new_architecture, read_architecture
-from trainer.assets import other_tokenizer, vocabulary_size
 from trainer.checkpoint import check_plan, newest_whole, read_state, step_of
+from trainer.data.assets import other_tokenizer, vocabulary_size
+from trainer.data.inputs import Inputs, open_inputs
 from trainer.errors import PlanMismatch
 from trainer.finish import check_prompts
-from trainer.inputs import Inputs, open_inputs
 from trainer.job import Job
-from trainer.model import Decoder
+from trainer.model.architecture import Architecture, new_architecture, read_architecture
+from trainer.model.decoder import Decoder
 from trainer.optim import warmup_steps
 from trainer.plan import identity, make_schedule
 from trainer.step import Precision, choose_precision

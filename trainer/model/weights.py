@@ -10,11 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from trainer.architecture import Architecture, read_architecture
-from trainer.assets import tokenizer_of
+from trainer.data.assets import tokenizer_of
 from trainer.errors import ModelError
-from trainer.model import Decoder
-from trainer.rope import inverse_frequencies
+from trainer.model.architecture import Architecture, read_architecture
+from trainer.model.decoder import Decoder
+from trainer.model.rope import inverse_frequencies
 
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Types of weights that are read; anything else is quantised, and numbers alone do not say how."""

@@ -1,7 +1,7 @@
 """A decoder of the Llama family over one-dimensional packed tokens.
 
 Shapes: T tokens of a batch, C hidden, H query heads, K key/value heads, D head width, S supervised rows, V vocabulary.
-q, k, v and gate, up are single matrices in memory; trainer.weights splits and joins them on disk.
+q, k, v and gate, up are single matrices in memory; trainer.model.weights splits and joins them on disk.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.architecture import Architecture
-from trainer.attention import Documents, attend, attend_cached
 from trainer.loss import cross_entropy
-from trainer.rope import inverse_frequencies, rotate, rotation
+from trainer.model.architecture import Architecture
+from trainer.model.attention import Documents, attend, attend_cached
+from trainer.model.rope import inverse_frequencies, rotate, rotation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.architecture import Architecture
+from trainer.model.architecture import Architecture
 
 
 def inverse_frequencies(architecture: Architecture) -> Tensor:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from trainer.model import Cache, Decoder
-from trainer.packs import Packs
-from trainer.stream import order
+from trainer.data.packs import Packs
+from trainer.data.stream import order
+from trainer.model.decoder import Cache, Decoder
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from schemas.manifest import FileRecord
-from trainer.assets import GenerationConfig, decode_generation_config, decode_tokenizer, read_assets
+from trainer.data.assets import GenerationConfig, decode_generation_config, decode_tokenizer, read_assets
+from trainer.data.packs import Packs, read_manifest, split_files, verify
 from trainer.errors import DataError
-from trainer.packs import Packs, read_manifest, split_files, verify
 from trainer.world import World
 
 

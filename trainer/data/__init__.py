@@ -1,0 +1,1 @@
+"""What it is trained on: packs, and the order in which steps take them."""
