@@ -11,14 +11,23 @@ import tomli_w
 from pipeline.graph import CONFIGS
 from pipeline.source import Source
 from schemas.errors import GateError
+from schemas.generation import Generation
+from schemas.models import Lora, Model
 from schemas.settings import ConfigError, Document, apply_overrides, check_names, decode_section, read_toml
 from schemas.spans import FROM_DATA
-from schemas.training import Model, Train
+from schemas.training import Train
 from stages.clusters.bands import choose_bands
 from stages.clusters.rank import FROM_RECORDS
 from stages.mask.table import CLASSES, ROLES, weight_table
 
-SECTIONS: Final[dict[str, Any]] = {"source": Source, **CONFIGS, "model": Model, "train": Train}
+SECTIONS: Final[dict[str, Any]] = {
+    "source": Source,
+    **CONFIGS,
+    "model": Model,
+    "lora": Lora,
+    "train": Train,
+    "generation": Generation,
+}
 SEEDED: Final = ("dedup",)
 """Sections whose `seed` is the run's unless they state their own."""
 LIMITED: Final = "tokenize"

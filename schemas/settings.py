@@ -27,7 +27,9 @@ SECTION_NAMES: Final = (
     "mask",
     "pack",
     "model",
+    "lora",
     "train",
+    "generation",
 )
 """Every section of a config, in order; pipeline.config says what is in them."""
 

@@ -1,103 +1,47 @@
-"""The two sections that the trainer reads: [model], what is trained, and [train], how."""
+"""The section [train]: how a model is trained."""
 
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[int, Meta(ge=1)]
-Count = Annotated[int, Meta(ge=0)]
-Fraction = Annotated[float, Meta(ge=0.0, le=1.0)]
+from schemas.models import Count, Fraction, Positive, Share, Unit
 
-Unit = Annotated[float, Meta(gt=0.0, le=1.0)]
-RopeBase = Annotated[float, Meta(gt=0.0, le=1e12)]
-Stretch = Annotated[float, Meta(gt=0.0, le=1e6)]
+Trainable = str | tuple[str, ...]
+Scale = Annotated[float, Meta(ge=0.0, le=1e6)]
 
 
-class RopeScaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the frequencies of rotary positions are stretched, under Hugging Face's names."""
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Weights that are trained otherwise than the rest."""
 
-    rope_type: Literal["linear", "llama3"]
-    """linear divides every frequency by factor (Chen et al. 2023); llama3 only the low ones."""
-    factor: Stretch
-    """How many times longer than the original the context becomes."""
-    low_freq_factor: Stretch | None = None
-    """llama3: wavelengths above original / this are stretched in full."""
-    high_freq_factor: Stretch | None = None
-    """llama3: wavelengths below original / this are left alone."""
-    original_max_position_embeddings: Positive | None = None
-    """llama3: the context length before the stretch."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no frequencies follow from."""
-        needed = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-        if self.rope_type != "llama3":
-            return
-        if absent := [name for name in needed if getattr(self, name) is None]:
-            raise ValueError(f"rope_type 'llama3' needs {', '.join(absent)}")
-        low, high = self.low_freq_factor, self.high_freq_factor
-        if low is not None and high is not None and low >= high:
-            raise ValueError(f"low_freq_factor {low} must be below high_freq_factor {high}")
+    pattern: str
+    """Regular expression, searched in the Hugging Face names of the weights; the first group that matches counts."""
+    lr_scale: Scale = 1.0
+    """Factor on the learning rate."""
+    weight_decay: Scale | None = None
+    """Decay, instead of that of [train]."""
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is trained: a Hugging Face directory, or the sizes of a new model under their Hugging Face names."""
+class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several trainings that follow each other, each from the weights of the one before; what is not set is [train]'s."""
 
-    path: str | None = None
-    """Directory with config.json and *.safetensors to start from; all sizes then come from it."""
-    model_type: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
-    """Family of a new model. qwen2 adds a bias to q, k and v; qwen3 normalises q and k per head."""
-    hidden_size: Annotated[int, Meta(ge=8, le=65_536)] = 192
-    """Width of the residual stream."""
-    intermediate_size: Annotated[int, Meta(ge=8, le=262_144)] | None = None
-    """Width inside the feed-forward block; by default 8/3 of hidden_size, rounded up to a multiple of 64."""
-    num_hidden_layers: Annotated[int, Meta(ge=1, le=512)] = 3
-    """Blocks of attention and feed-forward."""
-    num_attention_heads: Annotated[int, Meta(ge=1, le=512)] = 6
-    """Query heads."""
-    num_key_value_heads: Annotated[int, Meta(ge=1, le=512)] | None = None
-    """Key and value heads, a divisor of num_attention_heads; by default the same number."""
-    head_dim: Annotated[int, Meta(ge=2, le=1024, multiple_of=2)] | None = None
-    """Width of a head; by default hidden_size / num_attention_heads."""
-    rope_theta: RopeBase = 10_000.0
-    """Base of the rotary position frequencies."""
-    rope_scaling: RopeScaling | None = None
-    """How frequencies are stretched, as in a Hugging Face config: {rope_type = "linear" | "llama3", factor = ...}."""
-    max_position_embeddings: Positive = 4096
-    """Longest conversation the model is made for, in tokens."""
-    rms_norm_eps: Unit = 1e-6
-    """Added to the mean square before its root is taken."""
-    tie_word_embeddings: bool = True
-    """Whether the output head is the embedding table."""
-    initializer_range: Unit = 0.02
-    """Standard deviation of a new model's weights."""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that contradict each other."""
-        if self.path is not None:
-            default = Model()
-            clash = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(default, name)]
-            clash.remove("path")
-            if clash:
-                raise ValueError(
-                    f"path and {', '.join(clash)} are both set; a model at a path has its own sizes: drop one"
-                )
-            return
-        if self.head_dim is None and self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {self.num_attention_heads}; "
-                "change one, or set head_dim"
-            )
-        if self.head_dim is None and self.hidden_size // self.num_attention_heads % 2:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads} is odd; "
-                "rotary positions need an even head width"
-            )
-        n_kv = self.num_key_value_heads
-        if n_kv is not None and self.num_attention_heads % n_kv:
-            raise ValueError(
-                f"num_key_value_heads {n_kv} does not divide num_attention_heads {self.num_attention_heads}"
-            )
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    """Its directory in RUN/train/phases."""
+    run: str | None = None
+    """Finished run whose packs are trained; by default the config's own. It must have the same tokenizer."""
+    epochs: Positive | None = None
+    steps: Positive | None = None
+    batch: Annotated[int, Meta(ge=1, le=1_048_576)] | None = None
+    lr: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
+    min_lr_ratio: Fraction | None = None
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    warmup_steps: Count | None = None
+    warmup_ratio: Fraction | None = None
+    order: Literal["shuffle", "as_built", "short_first"] | None = None
+    trainable: Trainable | None = None
+    """Weights that learn in this phase; with adapters, besides them."""
+    lora: bool = True
+    """Whether the adapters of [lora] are trained in it, where there are any; false: the model's own weights."""
 
 
 class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,10 +51,26 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Passes over the training packs; 1 when neither epochs nor steps is set."""
     steps: Positive | None = None
     """Updates of the weights; instead of epochs."""
+    phases: tuple[Phase, ...] = ()
+    """Several trainings one after the other, e.g. [[train.phases]] name = "easy", run = "runs/easy", steps = 500."""
     batch: Annotated[int, Meta(ge=1, le=1_048_576)] = 8
     """Packs per step, over all ranks and micro-batches."""
     micro_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1
     """Packs per forward pass on one rank; changes memory and speed, never the result."""
+    order: Literal["shuffle", "as_built", "short_first"] = "shuffle"
+    """Order of an epoch: anew at random in each, as the packs lie in the shards, or those of short conversations first."""
+    trainable: Trainable | None = None
+    """Weights that learn: all, last_block and last_<n>_blocks (with the last norm), head, norms, biases, or regular expressions
+    searched in their Hugging Face names; several in a list. By default all, and with [lora] none but the adapters."""
+    groups: tuple[Group, ...] = ()
+    """Weights with a learning rate or decay of their own, e.g. [[train.groups]] pattern = "lm_head", lr_scale = 0.1."""
+    loss_mean: Literal["token", "sample", "sqrt"] = "token"
+    """What weighs the same in a step: each trained token, each conversation, or between the two, each conversation as the root
+    of its trained weight. However conversations are packed, the result is the same."""
+    z_loss: Scale = 0.0
+    """Factor on the squared logarithm of the softmax's denominator, added to each trained token's loss."""
+    dropout: Share = 0.0
+    """Share of the embedding's and of each branch's output that is left out, drawn anew for every token."""
     lr: Annotated[float, Meta(gt=0.0, le=1e9)] = 2e-5
     """Highest learning rate."""
     min_lr_ratio: Fraction = 0.1
@@ -133,6 +93,12 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Largest norm of the gradient of a step; a longer one is scaled down. Write inf for no clipping."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of matrix products; weights stay float32. auto: bfloat16 where the hardware multiplies it natively."""
+    gradient_checkpointing: bool = False
+    """Keep only what goes into a block and compute the rest again in the backward pass: less memory, a third more work."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of each block; auto: on a GPU."""
+    shard_optimizer: bool = False
+    """Each rank keeps the optimizer's state of its own share of the weights only (ZeRO, stage 1)."""
     eval_every: Count = 50
     """Steps between validation losses; 0: only before and after training."""
     checkpoint_every: Count = 100
@@ -141,12 +107,14 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Newest checkpoints that are kept."""
     log_every: Positive = 1
     """Steps between lines of metrics.jsonl."""
+    keep_best: bool = True
+    """Keep the checkpoint of the lowest validation loss besides."""
     n_samples: Count = 3
-    """Held-out prompts that are answered before and after training."""
-    max_new_tokens: Positive = 64
-    """Longest sample, in tokens."""
-    temperature: Annotated[float, Meta(ge=0.0, le=10.0)] = 0.0
-    """Randomness of the samples; 0 takes the likeliest token."""
+    """Held-out prompts that are answered before training and whenever the validation loss is measured; [generation] says how."""
+    track: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics go besides metrics.jsonl; each needs its package, e.g. pip install 'chatloom[track]'."""
+    export_weights: Literal["last", "best"] = "last"
+    """Which weights are exported: those after the last step, or those of the lowest validation loss."""
     export_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the exported weights."""
     export_unless_stopping: bool = False
@@ -160,3 +128,8 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError(
                 f"warmup_steps = {self.warmup_steps} and warmup_ratio = {self.warmup_ratio} are both set; drop one"
             )
+        if self.export_weights == "best" and not self.keep_best:
+            raise ValueError('export_weights = "best" and keep_best = false: the best weights would be gone; drop one')
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"phases have the names {', '.join(names)}; each needs one of its own")

@@ -30,6 +30,8 @@ dtype = "float32"
 eval_every = 30
 checkpoint_every = 100
 n_samples = 1
+
+[generation]
 max_new_tokens = 8
 """
 STEPS = 60  # enough for an interruption to come before the last

@@ -41,7 +41,7 @@ def finish(job: Job, inputs: Inputs, model: Decoder, state: State, precision: Pr
     speed = state.tokens / state.seconds if state.seconds else 0.0
     reporter.say(f"{state.tokens:,} tokens, {state.supervised:,} of them trained, {speed:,.0f} tok/s")
     if answers and not any(answer.is_stopped for answer in answers):
-        reporter.say(f"warning: every sample ran to its limit of {job.train.max_new_tokens} tokens without ending")
+        reporter.say(f"warning: every sample ran to its limit of {job.generation.max_new_tokens} tokens without ending")
     if not job.train.export_unless_stopping:
         _require_stops(job, inputs, model, precision, reporter)
     path = job.home / "export"
@@ -64,9 +64,9 @@ def is_exported(home: Path, *, step: int, dtype: str) -> bool:
 def check_prompts(job: Job, inputs: Inputs, model: Decoder) -> None:
     """Raise ConfigError when no sample could be drawn, or no stop be tested, after a whole training run."""
     room = model.architecture.max_position_embeddings
-    if job.train.n_samples and job.train.max_new_tokens >= room:
+    if job.train.n_samples and job.generation.max_new_tokens >= room:
         raise ConfigError(
-            f"[train] max_new_tokens = {job.train.max_new_tokens} leaves no room for a prompt: the model is made for "
+            f"[generation] max_new_tokens = {job.generation.max_new_tokens} leaves no room for a prompt: the model is made for "
             f"{room} tokens in all (max_position_embeddings); expected less"
         )
     if not job.train.export_unless_stopping and not _smoke_prompts(job, inputs, model):
@@ -81,17 +81,16 @@ def show_samples(
     job: Job, inputs: Inputs, model: Decoder, n_steps: int, precision: Precision, reporter: Reporter
 ) -> list[Answer]:
     """Answer the held-out prompts, print and record them, and return the answers."""
-    train = job.train
-    longest = max(1, model.architecture.max_position_embeddings - train.max_new_tokens)
-    split, prompts = _prompts(job, inputs, train.n_samples, longest=longest)
+    longest = max(1, model.architecture.max_position_embeddings - job.generation.max_new_tokens)
+    split, prompts = _prompts(job, inputs, job.train.n_samples, longest=longest)
     answers = answer_all(
         model,
         prompts,
         stop_ids=inputs.generation.stop_ids(),
         seed=job.seed,
         precision=precision,
-        temperature=train.temperature,
-        limit=train.max_new_tokens,
+        temperature=job.generation.temperature,
+        limit=job.generation.max_new_tokens,
     )
     path = job.home / "samples.jsonl"
     with storing(path):

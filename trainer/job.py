@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from schemas.generation import Generation
+from schemas.models import Lora, Model
 from schemas.settings import SECTION_NAMES, ConfigError, apply_overrides, check_names, decode_section, read_toml
-from schemas.training import Model, Train
+from schemas.training import Train
 
 SHUTDOWN: Final = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """Seconds that torchrun waits for ranks it has asked to end; a torchrun that is too old to know it does not mind."""
@@ -22,7 +24,9 @@ class Job:
     run: Path
     seed: int
     model: Model
+    lora: Lora = Lora()
     train: Train
+    generation: Generation = Generation()
     resume: str
     """The shell command that continues it."""
 
@@ -56,7 +60,9 @@ def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_
         run=directory,
         seed=seed,
         model=model,
+        lora=decode_section(document, "lora", Lora, where=where),
         train=decode_section(document, "train", Train, where=where),
+        generation=decode_section(document, "generation", Generation, where=where),
         resume=_command(config, run, overrides, world_size),
     )
 

@@ -5,8 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.models import Model
 from schemas.settings import ConfigError, decode_section
-from schemas.training import Model, Train
+from schemas.training import Train
 
 
 def decoded(kind: type[Any], **values: Any) -> Any:
@@ -57,7 +58,7 @@ def test_every_key_is_documented_below_its_default() -> None:
             assert lines[at + 1].startswith('    """'), f"{kind.__name__}.{field.name}"
 
 
-@pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "temperature", "beta1", "min_lr_ratio", "clip"])
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "eps", "z_loss", "beta1", "min_lr_ratio", "clip"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_of_training_are_finite(name: str, value: float) -> None:
     if name == "clip" and value == float("inf"):

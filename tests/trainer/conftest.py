@@ -46,8 +46,9 @@ dtype = "float32"
 eval_every = 10
 checkpoint_every = 10
 n_samples = 2
-max_new_tokens = 12
 export_unless_stopping = true
+[generation]
+max_new_tokens = 12
 """
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from schemas.training import Model
+from schemas.models import Model
 from trainer import model as decoder
 from trainer.model.architecture import new_architecture
 from trainer.model.attention import Documents, suits_varlen

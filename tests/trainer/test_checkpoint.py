@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.training import Model, Train
+from schemas.models import Model
+from schemas.training import Train
 from trainer import checkpoint
 from trainer.checkpoint import State
 from trainer.data.stream import Cursor

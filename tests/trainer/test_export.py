@@ -11,7 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from schemas.training import Model
+from schemas.models import Model
 from trainer.answers.generate import generate
 from trainer.data.assets import NEEDED, GenerationConfig, decode_generation_config
 from trainer.export import export

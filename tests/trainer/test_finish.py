@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from schemas.generation import Generation
+from schemas.models import Model
 from schemas.settings import ConfigError
-from schemas.training import Model, Train
+from schemas.training import Train
 from trainer.answers.generate import Answer, Prompt
 from trainer.answers.samples import is_ended
 from trainer.checkpoint import State
@@ -96,13 +98,14 @@ def test_an_answer_ends_when_it_says_something_first(run: Path) -> None:
 def test_what_could_not_be_sampled_or_tested_is_refused_before_training(run: Path) -> None:
     inputs = open_inputs(run, ALONE)
 
-    def job(train: Train) -> Job:
-        return Job(run=run, seed=0, model=Model(), train=train, resume="")
+    def job(longest: int = 64, n_samples: int = 3) -> Job:
+        train, generation = Train(n_samples=n_samples), Generation(max_new_tokens=longest)
+        return Job(run=run, seed=0, model=Model(), train=train, generation=generation, resume="")
 
-    check_prompts(job(Train(max_new_tokens=255)), inputs, small(256))
-    check_prompts(job(Train(max_new_tokens=999, n_samples=0)), inputs, small(256))
+    check_prompts(job(255), inputs, small(256))
+    check_prompts(job(999, 0), inputs, small(256))
     with pytest.raises(ConfigError, match="max_new_tokens = 256 leaves no room for a prompt"):
-        check_prompts(job(Train(max_new_tokens=256)), inputs, small(256))
+        check_prompts(job(256), inputs, small(256))
     with pytest.raises(ConfigError, match="export_unless_stopping"):
-        check_prompts(job(Train(n_samples=0)), inputs, small(8))
+        check_prompts(job(n_samples=0), inputs, small(8))
     check_prompts(job(Train(n_samples=0, export_unless_stopping=True)), inputs, small(8))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from schemas.manifest import FileRecord
-from schemas.training import Model
+from schemas.models import Model
 from trainer.answers.generate import Answer, Prompt, generate, held_out_prompts
 from trainer.data.packs import Packs
 from trainer.model.architecture import new_architecture

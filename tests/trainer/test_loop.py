@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from schemas.lock import LockedError, locked
-from schemas.training import Model, Train
+from schemas.models import Model
+from schemas.training import Train
 from trainer.data.assets import vocabulary_size
 from trainer.data.inputs import open_inputs
 from trainer.data.stream import order

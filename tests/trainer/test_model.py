@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from schemas.training import Model, RopeScaling
+from schemas.models import Model, RopeScaling
 from trainer.model.architecture import new_architecture, read_architecture
 from trainer.model.decoder import Cache, Decoder, initialise
 from trainer.model.weights import load_pretrained

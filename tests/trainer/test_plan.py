@@ -7,8 +7,9 @@ import msgspec
 import pytest
 
 from schemas.manifest import FileRecord
+from schemas.models import Model
 from schemas.settings import ConfigError
-from schemas.training import Model, Train
+from schemas.training import Train
 from trainer.job import Job
 from trainer.model.architecture import new_architecture
 from trainer.plan import identity, make_schedule

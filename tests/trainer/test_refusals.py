@@ -41,7 +41,7 @@ def trained(run: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     [
         (("model.num_key_value_heads=3",), 2, "does not divide"),
         (("train.warmup_steps=3",), 2, "the warm-up would last 3 of 3 steps"),
-        (("train.n_samples=1", "train.max_new_tokens=256"), 2, "leaves no room for a prompt"),
+        (("train.n_samples=1", "generation.max_new_tokens=256"), 2, "leaves no room for a prompt"),
         (("lenght.min_chars=1",), 2, "unknown section 'lenght'; did you mean 'length'?"),
         (("train.lr=inf",), 2, "[train] lr = inf"),
         (("train.eps=nan",), 2, "[train] eps = nan"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from schemas.training import Model, Train
+from schemas.models import Model
+from schemas.training import Train
 from trainer.data.packs import Packs, read_manifest, split_files
 from trainer.data.stream import costs, deal, micro_batches, order, step_packs, steps_per_epoch
 from trainer.model.architecture import new_architecture

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 from torch import Tensor
 
-from schemas.training import Model
+from schemas.models import Model
 from trainer.errors import ModelError
 from trainer.model.architecture import hugging_face_config, new_architecture
 from trainer.model.decoder import Decoder, initialise

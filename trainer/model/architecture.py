@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from schemas.training import Model, RopeScaling
+from schemas.models import Model, RopeScaling
 from trainer.errors import ModelError
 from trainer.model.families import CLASSES, read_config
 

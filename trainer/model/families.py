@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from schemas.training import Positive, RopeBase, RopeScaling, Unit
+from schemas.models import Positive, RopeBase, RopeScaling, Unit
 from trainer.errors import ModelError
 
 CLASSES: Final = {
