@@ -4,7 +4,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +24,9 @@ class Job:
     run: Path
     seed: int
     model: Model
-    lora: Lora = Lora()
+    lora: Lora = field(default_factory=Lora)
     train: Train
-    generation: Generation = Generation()
+    generation: Generation = field(default_factory=Generation)
     resume: str
     """The shell command that continues it."""
 

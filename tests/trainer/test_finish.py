@@ -98,8 +98,9 @@ def test_an_answer_ends_when_it_says_something_first(run: Path) -> None:
 def test_what_could_not_be_sampled_or_tested_is_refused_before_training(run: Path) -> None:
     inputs = open_inputs(run, ALONE)
 
-    def job(longest: int = 64, n_samples: int = 3) -> Job:
-        train, generation = Train(n_samples=n_samples), Generation(max_new_tokens=longest)
+    def job(longest: int = 64, n_samples: int = 3, *, untested: bool = False) -> Job:
+        train = Train(n_samples=n_samples, export_unless_stopping=untested)
+        generation = Generation(max_new_tokens=longest)
         return Job(run=run, seed=0, model=Model(), train=train, generation=generation, resume="")
 
     check_prompts(job(255), inputs, small(256))
@@ -108,4 +109,4 @@ def test_what_could_not_be_sampled_or_tested_is_refused_before_training(run: Pat
         check_prompts(job(256), inputs, small(256))
     with pytest.raises(ConfigError, match="export_unless_stopping"):
         check_prompts(job(n_samples=0), inputs, small(8))
-    check_prompts(job(Train(n_samples=0, export_unless_stopping=True)), inputs, small(8))
+    check_prompts(job(n_samples=0, untested=True), inputs, small(8))
