@@ -5,17 +5,15 @@ same steps, and the position in the data is two integers.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from trainer.splitmix import mixed, sequence
+
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-_GOLDEN: Final = 0x9E3779B97F4A7C15
-_MASK: Final = (1 << 64) - 1
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,23 +32,11 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
 def order(n_packs: int, *, seed: int, epoch: int) -> Integers:
     """Return the permutation of all packs in which `epoch` reads them.
 
-    Packs are sorted by a SplitMix64 hash (Steele et al. 2014) of (seed, epoch, pack), so the order is ours and does
-    not depend on the version of a random-number library.
+    Packs are sorted by a SplitMix64 hash of (seed, epoch, pack), so the order is ours and does not
+    depend on the version of a random-number library.
     """
-    start = _mix(_mix(seed & _MASK) ^ (epoch & _MASK))
-    with np.errstate(over="ignore"):
-        x = np.arange(1, n_packs + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(start)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
+    x = sequence(mixed(seed, epoch), n_packs)
     return np.argsort(x, kind="stable").astype(np.int64)
-
-
-def _mix(x: int) -> int:
-    x = (x + _GOLDEN) & _MASK
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
-    return x ^ (x >> 31)
 
 
 def steps_per_epoch(n_packs: int, batch: int) -> int:
