@@ -6,7 +6,7 @@ found broken are moved aside, so that they are neither tried again nor counted a
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +47,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Last validation loss."""
     first_val_loss: float | None = None
     """Validation loss before the first step."""
+    best_val_loss: float | None = None
+    """Lowest validation loss so far, and the steps that were done when it was measured."""
+    best_step: int | None = None
     files: dict[str, str] = {}
     """sha256 of the files beside this one."""
     sizes: dict[str, int] = {}
@@ -60,8 +63,16 @@ class _Sealed(msgspec.Struct, frozen=True, kw_only=True):
     state: msgspec.Raw
 
 
-def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.Optimizer, *, keep: int) -> Path:
-    """Write a checkpoint, then remove all but it and the `keep` - 1 before it; return its path.
+def save(
+    directory: Path,
+    state: State,
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    *,
+    keep: int,
+    also: Collection[int] = (),
+) -> Path:
+    """Write a checkpoint, then remove all but it, the `keep` - 1 before it and those of the steps `also`; return its path.
 
     Torn checkpoints are not counted: one that is counted could be all that is left.
     """
@@ -79,7 +90,8 @@ def save(directory: Path, state: State, model: Decoder, optimizer: torch.optim.O
         (temporary / "state.json").write_bytes(msgspec.json.encode(sealed))
     whole = [old for old in _newest_first(directory) if old != path and not _is_torn(old)]
     for old in whole[keep - 1 :]:
-        remove_directory(old)
+        if step_of(old) not in also:
+            remove_directory(old)
     return path
 
 

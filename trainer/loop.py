@@ -101,7 +101,7 @@ def _run(training: Training, stop: Stop) -> bool:
         if training.n_steps:
             found = at_step(training.checkpoints, training.n_steps)
             reporter.say(f"resuming after step {training.n_steps} of {total}, from {found}")
-        training.cut_records()
+        training.recorder.cut(training.n_steps, is_done=training.is_done)
         _step(training, stop)
         training.save()
     finally:

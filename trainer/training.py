@@ -22,7 +22,9 @@ from trainer.model.decoder import Batch, Decoder
 from trainer.optim import learning_rate, make_adamw
 from trainer.plan import identity, make_schedule
 from trainer.report.console import Reporter
-from trainer.report.metrics import Metrics, append, cut_after
+from trainer.report.meter import Meter
+from trainer.report.metrics import Metrics
+from trainer.report.recorder import Recorder
 from trainer.signals import Stop
 from trainer.step import Precision, accumulate, validation_loss
 from trainer.world import World
@@ -49,15 +51,17 @@ class Training:
         packs = inputs.packs
         self.cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
         self.checkpoints = job.home / "checkpoints"
-        self.metrics, self.samples = job.home / "metrics.jsonl", job.home / "samples.jsonl"
+        self.recorder = Recorder(job.home, reporter, is_first=world.is_first)
+        self.meter = Meter()
         self.cursor, self.n_steps = Cursor(), 0
-        self.tokens, self.supervised, self.seconds = 0, 0, 0.0
         self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
-        self.window_tokens, self.window_seconds = 0, 0.0
         self.val_loss: float | None = None
         self.first_val_loss: float | None = None
+        self.best_val_loss: float | None = None
+        self.best_step: int | None = None
         self._epoch: tuple[int, Integers] | None = None
         self._saved_at = -1
+        self._waited = 0.0
         self._network: Decoder | DistributedDataParallel | None = None
 
     def network(self) -> Decoder | DistributedDataParallel:
@@ -92,10 +96,11 @@ class Training:
         path = checkpoint.at_step(self.checkpoints, n_steps)
         state = self.world.together(lambda: self._restored(path))
         self.cursor, self.n_steps, self._saved_at = state.cursor, state.n_steps, state.n_steps
-        self.tokens, self.supervised, self.seconds = state.tokens, state.supervised, state.seconds
+        self.meter = Meter(tokens=state.tokens, supervised=state.supervised, seconds=state.seconds)
         self.loss_sum = self._as_sum(state.loss_sum if self.world.is_first else 0.0)
         self.weight_sum = state.weight_sum
         self.val_loss, self.first_val_loss = state.val_loss, state.first_val_loss
+        self.best_val_loss, self.best_step = state.best_val_loss, state.best_step
 
     def _restored(self, path: Path) -> State:
         state = checkpoint.read_state(path)
@@ -103,20 +108,16 @@ class Training:
         checkpoint.restore(path, state, self.model, self.optimizer)
         return state
 
-    def cut_records(self) -> None:
-        """Remove what was recorded after the step that training goes on from, and its final samples."""
-        if self.world.is_first:
-            cut_after(self.metrics, self.n_steps if self.n_steps else -1)
-            cut_after(self.samples, self.n_steps - 1)
-
     def look_before(self) -> None:
         """Record what the untrained model does: its validation loss and its answers."""
         self.evaluate()
         self.first_val_loss = self.val_loss
-        if not self.world.is_first:
-            return
-        self._write(loss=None, lr=None, grad_norm=None, val_loss=self.val_loss)
-        show_samples(self.job, self.inputs, self.model, 0, self.precision, self.reporter)
+        self.recorder.write(self._line(is_evaluated=True))
+        self._sample()
+
+    def _sample(self) -> None:
+        if self.world.is_first:
+            show_samples(self.job, self.inputs, self.model, self.n_steps, self.precision, self.reporter)
 
     def evaluate(self) -> None:
         """Measure the validation loss on all ranks."""
@@ -134,6 +135,7 @@ class Training:
         Raises Diverged before a bad update.
         """
         train, packs, before = self.job.train, self.inputs.packs, time.perf_counter()
+        self._waited = 0.0
         chosen = step_packs(self._order(), self.cursor.step, train.batch)
         weight = float(packs.weights[chosen].sum())
         groups = micro_batches(deal(chosen, self.cost, self.world.size)[self.world.rank], train.micro_batch)
@@ -152,15 +154,14 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += torch.stack(losses).sum()
         self.weight_sum += weight
-        n_tokens = int(packs.n_tokens[chosen].sum())
-        self.tokens += n_tokens
-        self.window_tokens += n_tokens
-        self.supervised += int(packs.n_supervised[chosen].sum())
         epoch = self.cursor.epoch
         self.cursor, self.n_steps = self.cursor.advanced(self.schedule.per_epoch), self.n_steps + 1
-        elapsed = time.perf_counter() - before
-        self.seconds += elapsed
-        self.window_seconds += elapsed
+        self.meter.add(
+            tokens=int(packs.n_tokens[chosen].sum()),
+            supervised=int(packs.n_supervised[chosen].sum()),
+            seconds=time.perf_counter() - before,
+            waited=self._waited,
+        )
         self._after(epoch, lr, grad_norm, is_stopping=bool(is_asked))
         return bool(is_asked)
 
@@ -173,58 +174,49 @@ class Training:
         if is_evaluated:
             self.evaluate()
         if is_due or step % train.log_every == 0:
-            self._log(epoch, lr, grad_norm, is_evaluated=is_evaluated, is_last=is_last)
-        if train.checkpoint_every and step % train.checkpoint_every == 0:
+            total = self.world.sum(float(self.loss_sum))[0]
+            loss = total / self.weight_sum if self.weight_sum else None
+            self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
+            line = self._line(epoch=epoch, loss=loss, lr=lr, grad_norm=grad_norm, is_evaluated=is_evaluated)
+            self.recorder.write(line)
+            self.recorder.show(line, total=self.schedule.total, must=is_evaluated or is_last)
+        is_best = is_evaluated and self._is_best()
+        if is_evaluated and not is_last:  # after the last step, finish does it
+            self._sample()
+        if is_best or (train.checkpoint_every and step % train.checkpoint_every == 0):
             self.save()
 
-    def _log(self, epoch: int, lr: float, grad_norm: float, *, is_evaluated: bool, is_last: bool) -> None:
-        total = self.world.sum(float(self.loss_sum))[0]
-        loss = total / self.weight_sum if self.weight_sum else None
-        speed = self.window_tokens / self.window_seconds if self.window_seconds else None
-        self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
-        if self.world.is_first:
-            self._write(
-                loss=loss,
-                lr=lr,
-                grad_norm=grad_norm,
-                val_loss=self.val_loss if is_evaluated else None,
-                epoch=epoch,
-                speed=speed,
-            )
-        self.window_tokens, self.window_seconds = 0, 0.0
-        self.reporter.show(
-            self.n_steps,
-            self.schedule.total,
-            loss=loss,
-            val_loss=self.val_loss if is_evaluated else None,
-            speed=speed,
-            must=is_evaluated or is_last,
-        )
+    def _is_best(self) -> bool:
+        """Tell whether the validation loss is the lowest so far, and remember that it is."""
+        if self.val_loss is None or not self.job.train.keep_best:
+            return False
+        if self.best_val_loss is not None and self.val_loss >= self.best_val_loss:
+            return False
+        self.best_val_loss, self.best_step = self.val_loss, self.n_steps
+        return True
 
-    def _write(
+    def _line(
         self,
         *,
-        loss: float | None,
-        lr: float | None,
-        grad_norm: float | None,
-        val_loss: float | None,
         epoch: int = 0,
-        speed: float | None = None,
-    ) -> None:
-        line = Metrics(
+        loss: float | None = None,
+        lr: float | None = None,
+        grad_norm: float | None = None,
+        is_evaluated: bool,
+    ) -> Metrics:
+        window = self.meter.take()
+        return Metrics(
             step=self.n_steps,
             epoch=epoch,
             loss=loss,
             lr=lr,
             grad_norm=grad_norm,
-            tokens=self.tokens,
-            supervised=self.supervised,
-            tokens_per_s=speed,
-            val_loss=val_loss,
-            seconds=self.seconds,
+            tokens=self.meter.tokens,
+            supervised=self.meter.supervised,
+            tokens_per_s=window.tokens_per_s,
+            val_loss=self.val_loss if is_evaluated else None,
+            seconds=self.meter.seconds,
         )
-        with storing(self.metrics):
-            append(self.metrics, line)
 
     def save(self) -> None:
         """Write a checkpoint, unless this step or no step has one to write. The loss so far is summed over ranks."""
@@ -238,9 +230,9 @@ class Training:
         self._saved_at = self.n_steps
 
     def _write_checkpoint(self) -> None:
-        keep = self.job.train.keep_checkpoints
+        keep, best = self.job.train.keep_checkpoints, () if self.best_step is None else (self.best_step,)
         with storing(checkpoint.at_step(self.checkpoints, self.n_steps)):
-            checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep)
+            checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep, also=best)
 
     def state(self) -> State:
         """Return everything but the tensors."""
@@ -248,13 +240,15 @@ class Training:
             cursor=self.cursor,
             n_steps=self.n_steps,
             plan=self.plan,
-            tokens=self.tokens,
-            supervised=self.supervised,
-            seconds=self.seconds,
+            tokens=self.meter.tokens,
+            supervised=self.meter.supervised,
+            seconds=self.meter.seconds,
             loss_sum=float(self.loss_sum),
             weight_sum=self.weight_sum,
             val_loss=self.val_loss,
             first_val_loss=self.first_val_loss,
+            best_val_loss=self.best_val_loss,
+            best_step=self.best_step,
         )
 
     def _as_sum(self, value: float) -> Tensor:
@@ -269,7 +263,10 @@ class Training:
         return self._epoch[1]
 
     def _read(self, group: Sequence[int]) -> Batch:
-        return self.inputs.packs.read(group, vocab_size=self.model.architecture.vocab_size)
+        before = time.perf_counter()
+        batch = self.inputs.packs.read(group, vocab_size=self.model.architecture.vocab_size)
+        self._waited += time.perf_counter() - before
+        return batch
 
     def _raise_diverged(self, chosen: list[int], groups: list[list[int]], losses: list[Tensor], lr: float) -> None:
         own = {pack for group, loss in zip(groups, losses, strict=True) if not torch.isfinite(loss) for pack in group}

@@ -16,6 +16,8 @@ import pytest
 from trainer.entry import main
 
 TOTAL = 40
+SAMPLED = [0, 0, 10, 10, 20, 20, 30, 30, TOTAL, TOTAL]
+"""Steps of the lines of samples.jsonl: two prompts, before training and at each evaluation."""
 
 
 class Launcher(Protocol):
@@ -76,10 +78,10 @@ def test_every_step_is_logged_once_and_the_loss_falls(alone: Path) -> None:
     assert lines[-1]["supervised"] == 8 * lines[5]["supervised"] < lines[-1]["tokens"]
 
 
-def test_samples_are_written_before_and_after_training(alone: Path) -> None:
+def test_samples_are_written_before_training_and_at_each_evaluation(alone: Path) -> None:
     samples = [json.loads(line) for line in (alone / "train" / "samples.jsonl").read_text().splitlines()]
-    assert [sample["step"] for sample in samples] == [0, 0, TOTAL, TOTAL]
-    for before, after in zip(samples[:2], samples[2:], strict=True):
+    assert [sample["step"] for sample in samples] == SAMPLED
+    for before, after in zip(samples[:2], samples[-2:], strict=True):
         assert {k: before[k] for k in ("id", "split", "prompt", "expected")} == {
             k: after[k] for k in ("id", "split", "prompt", "expected")
         }
@@ -198,7 +200,7 @@ def test_a_run_that_was_refused_its_export_gets_it_when_it_is_asked_for(
     assert main([str(run / "config.toml")]) == 0
     assert "exported to" in capsys.readouterr().out
     samples = [json.loads(line)["step"] for line in (run / "train" / "samples.jsonl").read_text().splitlines()]
-    assert samples == [0, 0, TOTAL, TOTAL]
+    assert samples == SAMPLED
 
 
 def test_a_run_at_constant_rate_may_be_made_longer(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

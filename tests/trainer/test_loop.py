@@ -75,7 +75,7 @@ def test_steps_that_train_nothing_have_no_loss(run: Path) -> None:
     training.inputs.packs.weights[:] = 0.0
     training._read = lambda _: training.inputs.packs.read([], vocab_size=304)  # type: ignore[method-assign]
     training.advance(Stop())
-    (line,) = [json.loads(text) for text in training.metrics.read_text().splitlines()]
+    (line,) = [json.loads(text) for text in training.recorder.metrics.read_text().splitlines()]
     assert line["loss"] is None
 
 
@@ -88,7 +88,7 @@ def test_a_due_evaluation_is_left_out_once_a_stop_is_asked_for(run: Path) -> Non
     assert training.advance(stop)
     # the last step's is part of being done
     assert training.advance(stop)
-    lines = [json.loads(text) for text in training.metrics.read_text().splitlines()]
+    lines = [json.loads(text) for text in training.recorder.metrics.read_text().splitlines()]
     assert [line["val_loss"] is not None for line in lines] == [True, False, False, True]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
 
