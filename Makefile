@@ -1,6 +1,8 @@
 # Each target is one command. CONFIG, INPUT, RUN and GPUS are passed on: make data INPUT='my/*.jsonl' RUN=runs/mine
 CONFIG ?= configs/tiny.toml
 PYTHON ?= python3
+# Files of tests are shared out among processes: one per core, four at most, for each compiles kernels of its own at first.
+PYTEST = .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 run = $(if $(RUN),--run '$(RUN)')
 
 .PHONY: help data train test test-slow check look funnel bench clean
@@ -15,13 +17,13 @@ train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=)
 	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS))
 
 test: .venv/ready-dev  ## run the tests
-	.venv/bin/python -m pytest
+	$(PYTEST)
 
 test-slow: .venv/ready-dev  ## run the tests that take longer, too
-	.venv/bin/python -m pytest -m ''
+	$(PYTEST) -m ''
 
 check: .venv/ready-dev  ## format, lint, types and tests, as CI does
-	.venv/bin/ruff format --check && .venv/bin/ruff check && .venv/bin/mypy && .venv/bin/python -m pytest
+	.venv/bin/ruff format --check && .venv/bin/ruff check && .venv/bin/mypy && $(PYTEST)
 
 look: .venv/ready  ## show a conversation with its trained tokens in colour (RUN=, STAGE=, ROW=)
 	.venv/bin/chatloom look $(or $(RUN),runs/tiny) $(or $(STAGE),mask) --row $(or $(ROW),0)

@@ -211,11 +211,12 @@ def test_the_page_says_it_in_order(run, capsys):
     ]
 
 
-def test_no_line_of_the_page_is_wider_than_it(tmp_path, capsys):
+def test_no_line_of_the_page_is_wider_than_it(tmp_path, capsys, monkeypatch):
     ids = ["a.jsonl:1", "a.jsonl:2"]
     said = [conversation(id_, asked("你好\n\x1b[31m" * 200)) for id_ in ids]
     run = write_run(tmp_path, [said], [[fate(ids[0], "c", 2), removed(ids[1], "c", 2, ids[0], 0.9)]])
-    main(["duplicates", str(run)])
+    monkeypatch.chdir(tmp_path)  # the path of the run is printed as it is, however long
+    main(["duplicates", str(run.relative_to(tmp_path))])
     out = capsys.readouterr().out
     assert "\x1b" not in out
     assert "  你好 \\x1b[31m你好" in out
