@@ -15,7 +15,22 @@ from trainer.job import Job
 from trainer.model.architecture import Architecture
 from trainer.optim import warmup_steps
 
-DECISIVE: Final = ("batch", "lr", "schedule", "weight_decay", "beta1", "beta2", "eps", "clip")
+DECISIVE: Final = (
+    "batch",
+    "order",
+    "trainable",
+    "groups",
+    "loss_mean",
+    "z_loss",
+    "dropout",
+    "lr",
+    "schedule",
+    "weight_decay",
+    "beta1",
+    "beta2",
+    "eps",
+    "clip",
+)
 """Keys of [train] that change the weights, taken as they stand; the others that do are resolved first."""
 
 
@@ -64,6 +79,9 @@ def identity(
     found: dict[str, Any] = {"seed": job.seed, "train.dtype": dtype} | {
         f"train.{name}": train[name] for name in DECISIVE
     }
+    if job.lora.rank:
+        lora = msgspec.to_builtins(job.lora)
+        found |= {f"lora.{name}": value for name, value in lora.items() if name != "merge"}
     found["warm-up steps"] = warmup_steps(schedule.total, job.train)
     if job.train.schedule != "constant":
         found |= {"steps": schedule.total, "train.min_lr_ratio": job.train.min_lr_ratio}
