@@ -20,7 +20,8 @@ from trainer.data.stream import Cursor
 from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch
 from trainer.files import remove_directory, replacing_directory, sweep
 from trainer.model.decoder import Decoder
-from trainer.model.weights import from_hugging_face, read_safetensors, to_hugging_face
+from trainer.model.layout import from_hugging_face, to_hugging_face
+from trainer.model.weights import read_safetensors
 
 MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 REJECTED: Final = "rejected-"

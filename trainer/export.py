@@ -11,7 +11,7 @@ from trainer.data.assets import GenerationConfig
 from trainer.files import replacing_directory
 from trainer.model.architecture import hugging_face_config
 from trainer.model.decoder import Decoder
-from trainer.model.weights import to_hugging_face
+from trainer.model.layout import to_hugging_face
 
 
 def export(

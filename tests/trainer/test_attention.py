@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.models import Model
-from trainer import model as decoder
+from trainer.model import block
 from trainer.model.architecture import new_architecture
 from trainer.model.attention import Documents, suits_varlen
 
@@ -41,7 +41,7 @@ class Widening(nn.Module):
 
 def test_q_k_and_v_are_of_one_type_when_a_norm_widens(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = Model(hidden_size=16, num_attention_heads=2, model_type="qwen3")
-    attention = decoder.Attention(new_architecture(sizes, vocab_size=9), 0)
+    attention = block.Attention(new_architecture(sizes, vocab_size=9), 0)
     attention.q_norm = attention.k_norm = Widening()  # type: ignore[assignment]
     seen: list[torch.dtype] = []
 
@@ -49,7 +49,7 @@ def test_q_k_and_v_are_of_one_type_when_a_norm_widens(monkeypatch: pytest.Monkey
         seen.extend((q.dtype, k.dtype, v.dtype))
         return q
 
-    monkeypatch.setattr(decoder, "attend", attend)
+    monkeypatch.setattr(block, "attend", attend)
     turn = (torch.ones(3, 1, 8), torch.zeros(3, 1, 8))
-    attention(torch.zeros(3, 16), turn, Documents.of((3,), torch.device("cpu")), None)
+    attention(torch.zeros(3, 16), turn, Documents.of((3,), torch.device("cpu")), None, None)
     assert seen == [torch.float32] * 3

@@ -17,7 +17,8 @@ from trainer.data.assets import NEEDED, GenerationConfig, decode_generation_conf
 from trainer.export import export
 from trainer.model.architecture import hugging_face_config, new_architecture
 from trainer.model.decoder import Decoder, initialise
-from trainer.model.weights import load_pretrained, to_hugging_face
+from trainer.model.layout import to_hugging_face
+from trainer.model.weights import load_pretrained
 
 LLAMA3 = {
     "rope_type": "llama3",

@@ -24,6 +24,7 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
+GPT2: dict[str, Any] = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96}
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -42,6 +43,10 @@ FAMILIES = {
     "mistral, window of 8": transformers.MistralConfig(**SIZES, sliding_window=8),
     "qwen2": transformers.Qwen2Config(**SIZES),
     "qwen3": transformers.Qwen3Config(**SIZES, head_dim=16, tie_word_embeddings=True),
+    "gpt2": transformers.GPT2Config(**GPT2),
+    "gpt2, untied, exact gelu": transformers.GPT2Config(
+        **GPT2, n_inner=48, tie_word_embeddings=False, activation_function="gelu", layer_norm_epsilon=1e-3
+    ),
 }
 LENGTHS = (37, 1, 90, 5)
 
@@ -94,7 +99,7 @@ def test_a_vocabulary_smaller_than_the_tokenizer_s_grows_by_the_mean_and_says_so
         assert torch.allclose(grown[97:], rows.mean(0).expand(3, -1), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["qwen3", "mistral, window of 8", "llama tied, llama3 positions"])
+@pytest.mark.parametrize("name", ["qwen3", "mistral, window of 8", "llama tied, llama3 positions", "gpt2"])
 def test_reading_token_by_token_with_a_cache_gives_the_same_states(name: str, tmp_path: Path) -> None:
     reference_model(name).save_pretrained(tmp_path)
     model, _ = load_pretrained(tmp_path, vocab_size=97)
@@ -103,7 +108,7 @@ def test_reading_token_by_token_with_a_cache_gives_the_same_states(name: str, tm
     with torch.no_grad():
         whole = model.hidden(ids, at, (30,))
         pieces = [model.hidden(ids[a:b], at[a:b], (b - a,), cache) for a, b in ((0, 11), (11, 12), (12, 20), (20, 30))]
-    assert cache.n_tokens == 30
+    assert cache.lengths == [30]
     assert torch.allclose(torch.cat(pieces), whole, atol=1e-5)
 
 

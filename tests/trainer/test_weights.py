@@ -13,7 +13,8 @@ from schemas.models import Model
 from trainer.errors import ModelError
 from trainer.model.architecture import hugging_face_config, new_architecture
 from trainer.model.decoder import Decoder, initialise
-from trainer.model.weights import load_pretrained, to_hugging_face
+from trainer.model.layout import to_hugging_face
+from trainer.model.weights import load_pretrained
 
 
 @pytest.fixture

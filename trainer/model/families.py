@@ -14,6 +14,7 @@ CLASSES: Final = {
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
 }
 _QWEN: Final = {"vocab_size": 151_936, "intermediate_size": 22_016, "num_key_value_heads": 32}
 DEFAULTS: Final[dict[str, dict[str, Any]]] = {
@@ -54,7 +55,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     rope_theta: RopeBase | None = None
     rope_scaling: dict[str, Any] | None = None
     rope_parameters: dict[str, Any] | None = None
-    quantization_config: Any = None
 
     def rope(self, path: Path) -> tuple[float, RopeScaling | None]:
         """Return base and stretch of the rotary positions, wherever the version of transformers wrote them."""
@@ -79,14 +79,14 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
             raise ModelError(f"{path}: rotary positions (rope_scaling, rope_theta): {error}") from None
 
 
-def read_config(path: Path) -> Config:
-    """Return what the config.json at `path` says. Raises ModelError if that is malformed or not implemented."""
+def read_document(path: Path) -> dict[str, Any]:
+    """Return the config.json at `path`, of a family that is implemented. Raises ModelError for anything else."""
     try:
         data: Any = msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ModelError(
             f"{path}: {error.strerror or error}; [model] path must be a Hugging Face model directory "
-            "(`hf download NAME --local-dir DIR` makes one)"
+            "(`hf download NAME --local-dir DIR` makes one) or a model's name on the hub"
         ) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ModelError(f"{path}: not valid JSON: {error}") from None
@@ -95,8 +95,17 @@ def read_config(path: Path) -> Config:
     family = data.get("model_type")
     if not isinstance(family, str) or family not in CLASSES:
         raise ModelError(f"{path}: model_type {family!r} is not implemented; expected one of {', '.join(CLASSES)}")
+    if data.get("quantization_config") is not None:
+        raise ModelError(
+            f"{path}: quantization_config: quantised weights cannot be trained; take the model's unquantised release"
+        )
+    return data
+
+
+def read_config(document: dict[str, Any], path: Path) -> Config:
+    """Return what a config.json of the Llama family says. Raises ModelError if that is malformed or not implemented."""
     try:
-        config = msgspec.convert(DEFAULTS[family] | data, Config)
+        config = msgspec.convert(DEFAULTS[document["model_type"]] | document, Config)
     except msgspec.ValidationError as error:
         raise ModelError(f"{path}: {error}") from None
     _refuse_unimplemented(config, path)
@@ -105,9 +114,7 @@ def read_config(path: Path) -> Config:
 
 def _refuse_unimplemented(config: Config, path: Path) -> None:
     wrong = None
-    if config.quantization_config is not None:
-        wrong = "quantization_config: quantised weights cannot be trained; take the model's unquantised release"
-    elif config.hidden_act != "silu":
+    if config.hidden_act != "silu":
         wrong = f"hidden_act {config.hidden_act!r} is not implemented; expected 'silu'"
     elif config.mlp_bias:
         wrong = "mlp_bias is not implemented; expected false"

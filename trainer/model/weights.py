@@ -1,4 +1,4 @@
-"""Weights between memory and disk: fused matrices here, the Hugging Face safetensors layout there."""
+"""Weights of a model directory, read into a model: all of them, of a type that can be trained, and none left over."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,74 +14,11 @@ from trainer.data.assets import tokenizer_of
 from trainer.errors import ModelError
 from trainer.model.architecture import Architecture, read_architecture
 from trainer.model.decoder import Decoder
+from trainer.model.layout import from_hugging_face, names_on_disk, weights_among
 from trainer.model.rope import inverse_frequencies
 
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Types of weights that are read; anything else is quantised, and numbers alone do not say how."""
-FUSED: Final = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-
-
-def _widths(fused: str, a: Architecture) -> list[int]:
-    if fused == "gate_up_proj":
-        return [a.intermediate_size, a.intermediate_size]
-    return [a.num_attention_heads * a.head_dim] + [a.num_key_value_heads * a.head_dim] * 2
-
-
-def _parts(name: str) -> list[str]:
-    """Return Hugging Face's names of what Decoder calls `name`: one, or those that are fused in it."""
-    fused = next((fused for fused in FUSED if f".{fused}." in name), None)
-    return [_outer_name(name)] if fused is None else [_outer_name(name.replace(fused, p)) for p in FUSED[fused]]
-
-
-def _outer_name(name: str) -> str:
-    return name if name.startswith("lm_head.") else f"model.{name}"
-
-
-def to_hugging_face(tensors: Mapping[str, Tensor], architecture: Architecture) -> dict[str, Tensor]:
-    """Return `tensors`, named as Decoder names them, under Hugging Face's names with fused matrices split.
-
-    Works for anything shaped like the parameters, so the optimizer's moments go through it too.
-    """
-    split: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        fused = next((fused for fused in FUSED if f".{fused}." in name), None)
-        if fused is None:
-            split[_outer_name(name)] = tensor.contiguous()
-            continue
-        parts = torch.split(tensor, _widths(fused, architecture))
-        for part_name, part in zip(FUSED[fused], parts, strict=True):
-            split[_outer_name(name.replace(fused, part_name))] = part.contiguous()
-    return split
-
-
-def from_hugging_face(
-    tensors: Mapping[str, Tensor], architecture: Architecture, names: list[str], *, where: str
-) -> dict[str, Tensor]:
-    """Return the tensors called `names`, as Decoder names them, joined from `tensors` under Hugging Face's names.
-
-    Raises ModelError naming every tensor that is missing.
-    """
-    joined: dict[str, Tensor] = {}
-    missing: list[str] = []
-    for name in names:
-        parts = _parts(name)
-        absent = [part for part in parts if part not in tensors]
-        missing += absent
-        if not absent:
-            joined[name] = _joined([tensors[part] for part in parts], name, where)
-    if missing:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        raise ModelError(f"{where}: weights of a {architecture.model_type} model are missing: {shown}")
-    return joined
-
-
-def _joined(parts: list[Tensor], name: str, where: str) -> Tensor:
-    if len(parts) == 1:
-        return parts[0]
-    if len({part.shape[1:] for part in parts}) > 1 or len({part.dtype for part in parts}) > 1:
-        found = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in parts)
-        raise ModelError(f"{where}: the parts of {name} do not fit each other: {found}")
-    return torch.cat(parts)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -123,8 +60,8 @@ def _read_directory(directory: Path) -> dict[str, Tensor]:
 def _refuse_unknown(tensors: Mapping[str, Tensor], a: Architecture, names: list[str], *, where: str) -> None:
     """Raise ModelError for weights that are no floats, and for any that the architecture has no place for.
 
-    Leaving one out would train another model than the one in the directory. Two are harmless: rotary frequencies, which
-    follow from config.json, and the head of a model whose head is its embedding.
+    Leaving one out would train another model than the one in the directory. One is harmless: the head of a model whose
+    head is its embedding.
     """
     quantised = {str(t.dtype).removeprefix("torch."): name for name, t in tensors.items() if t.dtype not in DTYPES}
     if quantised:
@@ -132,9 +69,9 @@ def _refuse_unknown(tensors: Mapping[str, Tensor], a: Architecture, names: list[
         raise ModelError(
             f"{where}: quantised weights cannot be trained: {shown}; expected float32, bfloat16 or float16"
         )
-    known = {part for name in names for part in _parts(name)}
+    known = {part for name in names for part in names_on_disk(name, a)}
     known |= {"lm_head.weight"} if a.tie_word_embeddings else set()
-    unknown = sorted(name for name in tensors if name not in known and not name.endswith("rotary_emb.inv_freq"))
+    unknown = sorted(name for name in tensors if name not in known)
     if unknown:
         shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
         raise ModelError(
@@ -157,7 +94,7 @@ def load_pretrained(
     with torch.device("meta"):
         model = Decoder(architecture)
     names = [name for name, _ in model.named_parameters()]
-    stored = _read_directory(directory)
+    stored = weights_among(_read_directory(directory), found, where=str(directory))
     _refuse_unknown(stored, found, names, where=str(directory))
     tensors = from_hugging_face(stored, found, names, where=str(directory))
     spare = _spare(directory, found.vocab_size, added_tokens)
