@@ -7,8 +7,10 @@ from typing import Final
 import msgspec
 
 from schemas.files import write_whole
+from schemas.generation import Generation
 from schemas.settings import ConfigError
-from trainer.answers.generate import Answer, Prompt, held_out_prompts
+from trainer.answers.desk import Answer
+from trainer.answers.generate import Prompt, held_out_prompts
 from trainer.answers.samples import answer_all, is_ended, write_samples
 from trainer.checkpoint import State
 from trainer.data.inputs import Inputs
@@ -34,7 +36,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
 def finish(job: Job, inputs: Inputs, model: Decoder, state: State, precision: Precision, reporter: Reporter) -> None:
     """Show the samples once more, say what was reached, and export. Raises ExportRefused and StorageError."""
-    answers = show_samples(job, inputs, model, state.n_steps, precision, reporter)
+    answers = show_samples(job, inputs, model, state.n_steps, precision, reporter, in_full=True)
     if state.val_loss is not None:
         start = f"{state.first_val_loss:.4f}" if state.first_val_loss is not None else "?"
         reporter.say(f"validation loss: {start} before training, {state.val_loss:.4f} after {state.n_steps} steps")
@@ -78,23 +80,41 @@ def check_prompts(job: Job, inputs: Inputs, model: Decoder) -> None:
 
 
 def show_samples(
-    job: Job, inputs: Inputs, model: Decoder, n_steps: int, precision: Precision, reporter: Reporter
+    job: Job,
+    inputs: Inputs,
+    model: Decoder,
+    n_steps: int,
+    precision: Precision,
+    reporter: Reporter,
+    *,
+    in_full: bool = False,
 ) -> list[Answer]:
-    """Answer the held-out prompts, print and record them, and return the answers."""
+    """Answer the held-out prompts, print and record them, and return the answers.
+
+    Before training, and where it is asked for `in_full`, prompt and expectation are printed too; else a line each.
+    """
     longest = max(1, model.architecture.max_position_embeddings - job.generation.max_new_tokens)
     split, prompts = _prompts(job, inputs, job.train.n_samples, longest=longest)
     answers = answer_all(
         model,
         prompts,
+        settings=job.generation,
         stop_ids=inputs.generation.stop_ids(),
         seed=job.seed,
         precision=precision,
-        temperature=job.generation.temperature,
-        limit=job.generation.max_new_tokens,
     )
     path = job.home / "samples.jsonl"
     with storing(path):
-        write_samples(path, inputs.tokenizer, prompts, answers, step=n_steps, split=split, reporter=reporter)
+        write_samples(
+            path,
+            inputs.tokenizer,
+            prompts,
+            answers,
+            step=n_steps,
+            split=split,
+            reporter=reporter,
+            in_full=in_full or n_steps == 0,
+        )
     return answers
 
 
@@ -117,9 +137,8 @@ def _require_stops(job: Job, inputs: Inputs, model: Decoder, precision: Precisio
     """Raise ExportRefused unless half of the answers, drawn at temperature 1 and given room, say something and end."""
     prompts = _smoke_prompts(job, inputs, model)
     stop_ids = inputs.generation.stop_ids()
-    answers = answer_all(
-        model, prompts, stop_ids=stop_ids, seed=job.seed, precision=precision, temperature=1.0, limit=SMOKE_TOKENS
-    )
+    settings = Generation(max_new_tokens=SMOKE_TOKENS, temperature=1.0, batch=SMOKE_PROMPTS)
+    answers = answer_all(model, prompts, settings=settings, stop_ids=stop_ids, seed=job.seed, precision=precision)
     n_ended = sum(is_ended(inputs.tokenizer, answer) for answer in answers)
     text = f"{n_ended} of {len(answers)} test answers said something and ended on a stop token"
     if 2 * n_ended >= len(answers) > 0:

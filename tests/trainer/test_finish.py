@@ -10,7 +10,8 @@ from schemas.generation import Generation
 from schemas.models import Model
 from schemas.settings import ConfigError
 from schemas.training import Train
-from trainer.answers.generate import Answer, Prompt
+from trainer.answers.desk import Answer
+from trainer.answers.generate import Prompt
 from trainer.answers.samples import is_ended
 from trainer.checkpoint import State
 from trainer.data.inputs import Inputs, open_inputs
@@ -38,9 +39,12 @@ def small(room: int = 256) -> Decoder:
 def scripted(n_ended: int, *, is_empty: bool = False) -> Callable[..., list[Answer]]:
     """Answers of which the first `n_ended` stop; what draws them is not under test here."""
 
-    def answer_all(_: object, prompts: list[Prompt], *, limit: int, **__: object) -> list[Answer]:
+    def answer_all(_: object, prompts: list[Prompt], *, settings: Generation, **__: object) -> list[Answer]:
         ended = Answer(ids=(STOP,) if is_empty else (WORD, STOP), is_stopped=True)
-        return [ended if i < n_ended else Answer(ids=(WORD,) * limit, is_stopped=False) for i in range(len(prompts))]
+        return [
+            ended if i < n_ended else Answer(ids=(WORD,) * settings.max_new_tokens, is_stopped=False)
+            for i in range(len(prompts))
+        ]
 
     return answer_all
 

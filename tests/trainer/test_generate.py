@@ -8,7 +8,8 @@ import torch
 
 from schemas.manifest import FileRecord
 from schemas.models import Model
-from trainer.answers.generate import Answer, Prompt, generate, held_out_prompts
+from trainer.answers.desk import Answer
+from trainer.answers.generate import Prompt, generate, held_out_prompts
 from trainer.data.packs import Packs
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise

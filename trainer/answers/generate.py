@@ -1,15 +1,15 @@
-"""Answers to held-out prompts: what a person looks at before and after training."""
+"""Prompts from held-out conversations, and the answers to prompts."""
 
 from collections.abc import Collection, Sequence
 
 import msgspec
 import numpy as np
-import torch
-from torch.nn import functional
 
+from schemas.generation import Generation
+from trainer.answers.desk import Answer, Desk
 from trainer.data.packs import Packs
 from trainer.data.stream import order
-from trainer.model.decoder import Cache, Decoder
+from trainer.model.decoder import Decoder
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,15 +18,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     input_ids: tuple[int, ...]
     expected_ids: tuple[int, ...]
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model wrote."""
-
-    ids: tuple[int, ...]
-    """The stop token included, if it came."""
-    is_stopped: bool
-    """Whether it ended on a stop token, not at the limit."""
 
 
 def held_out_prompts(packs: Packs, n: int, *, seed: int, longest: int) -> list[Prompt]:
@@ -63,7 +54,25 @@ def held_out_prompts(packs: Packs, n: int, *, seed: int, longest: int) -> list[P
     return prompts
 
 
-@torch.no_grad()
+def answers(
+    model: Decoder, prompts: Sequence[Sequence[int]], *, settings: Generation, stop_ids: Collection[int], seed: int
+) -> list[Answer]:
+    """Return the answer to each prompt, in their order; prompt i draws from seed + i, whatever is written beside it.
+
+    Every prompt must leave room for an answer (Desk.problem).
+    """
+    desk = Desk(model, settings, stop_ids=stop_ids)
+    found: dict[int, Answer] = {}
+    waiting = iter(enumerate(prompts))
+    coming = next(waiting, None)
+    while coming is not None or desk.n_open:
+        while coming is not None and not desk.is_full:
+            desk.add(coming[0], coming[1], seed=seed + coming[0])
+            coming = next(waiting, None)
+        found |= {written.key: written.answer for written in desk.step() if written.answer is not None}
+    return [found[i] for i in range(len(prompts))]
+
+
 def generate(
     model: Decoder,
     input_ids: Sequence[int],
@@ -73,27 +82,6 @@ def generate(
     temperature: float,
     seed: int,
 ) -> Answer:
-    """Return the model's continuation of `input_ids`, up to the first stop token or the limit.
-
-    Temperature 0 takes the likeliest token; otherwise tokens are drawn from a generator seeded with `seed`.
-    """
-    device = model.head_VC.device
-    generator = torch.Generator().manual_seed(seed)
-    cache = Cache(model.architecture.num_hidden_layers)
-    new = list(input_ids)
-    answer: list[int] = []
-    while len(answer) < max_new_tokens:
-        start = cache.n_tokens
-        ids_T = torch.tensor(new, device=device)
-        at_T = torch.arange(start, start + len(new), device=device)
-        last_C = model.hidden(ids_T, at_T, (len(new),), cache)[-1]
-        logits_V = functional.linear(last_C, model.head_VC).float().cpu()
-        if temperature > 0:
-            chosen = int(torch.multinomial((logits_V / temperature).softmax(0), 1, generator=generator))
-        else:
-            chosen = int(logits_V.argmax())
-        answer.append(chosen)
-        if chosen in stop_ids:
-            return Answer(ids=tuple(answer), is_stopped=True)
-        new = [chosen]
-    return Answer(ids=tuple(answer), is_stopped=False)
+    """Return the model's continuation of one prompt, up to the first stop token or the limit."""
+    settings = Generation(max_new_tokens=max_new_tokens, temperature=temperature)
+    return answers(model, [input_ids], settings=settings, stop_ids=stop_ids, seed=seed)[0]

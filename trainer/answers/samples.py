@@ -1,4 +1,4 @@
-"""Sampling held-out prompts before and after training: printed for a person, kept in samples.jsonl."""
+"""Sampling held-out prompts before, while and after a model is trained: printed for a person, kept in samples.jsonl."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import msgspec
 from tokenizers import Tokenizer
 
-from trainer.answers.generate import Answer, Prompt, generate
+from schemas.generation import Generation
+from trainer.answers.desk import Answer
+from trainer.answers.generate import Prompt, answers
 from trainer.model.decoder import Decoder
 from trainer.report.console import Reporter
 from trainer.report.metrics import append
@@ -14,6 +16,8 @@ from trainer.step import Precision
 
 SHOWN = 300
 """Characters of a prompt, expectation or answer that are printed; the file has all of them."""
+SHOWN_BETWEEN = 80
+"""Characters of an answer that are printed while training goes on."""
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,26 +39,15 @@ def answer_all(
     model: Decoder,
     prompts: Sequence[Prompt],
     *,
+    settings: Generation,
     stop_ids: Collection[int],
     seed: int,
     precision: Precision,
-    temperature: float,
-    limit: int,
 ) -> list[Answer]:
     """Return the model's answer to each prompt, prompt i drawing from seed + i."""
-    room = model.architecture.max_position_embeddings
+    given = [prompt.input_ids for prompt in prompts]
     with precision.autocast():
-        return [
-            generate(
-                model,
-                prompt.input_ids,
-                stop_ids=stop_ids,
-                max_new_tokens=max(1, min(limit, room - len(prompt.input_ids))),
-                temperature=temperature,
-                seed=seed + i,
-            )
-            for i, prompt in enumerate(prompts)
-        ]
+        return answers(model, given, settings=settings, stop_ids=stop_ids, seed=seed)
 
 
 def is_ended(tokenizer: Tokenizer, answer: Answer) -> bool:
@@ -71,8 +64,9 @@ def write_samples(
     step: int,
     split: str,
     reporter: Reporter,
+    in_full: bool,
 ) -> None:
-    """Append the answers to `path` and print them."""
+    """Append the answers to `path` and print them, one line each unless `in_full`."""
     for prompt, answer in zip(prompts, answers, strict=True):
         sample = Sample(
             step=step,
@@ -85,6 +79,9 @@ def write_samples(
             n_tokens=len(answer.ids),
         )
         append(path, sample)
+        if not in_full:
+            reporter.say(f"   {sample.id}: {_shortened(sample.answer, SHOWN_BETWEEN)}")
+            continue
         when = "before training" if step == 0 else f"after {step} steps"
         reporter.say(f"── sample {sample.id}, {when}")
         reporter.say(f"   prompt    {_shortened(sample.prompt, from_end=True)}")
@@ -92,8 +89,8 @@ def write_samples(
         reporter.say(f"   answer    {_shortened(sample.answer)}")
 
 
-def _shortened(text: str, *, from_end: bool = False) -> str:
+def _shortened(text: str, limit: int = SHOWN, *, from_end: bool = False) -> str:
     line = text.replace("\n", "⏎")
-    if len(line) <= SHOWN:
+    if len(line) <= limit:
         return line
-    return f"… {line[-SHOWN:]}" if from_end else f"{line[:SHOWN]} …"
+    return f"… {line[-limit:]}" if from_end else f"{line[:limit]} …"
