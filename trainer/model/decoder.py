@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.loss import cross_entropy
+from trainer.loss import Loss, cross_entropy, row_losses
 from trainer.model.architecture import Architecture
 from trainer.model.attention import Documents
 from trainer.model.block import Block
 from trainer.model.cache import Cache
 from trainer.model.dropout import EMBEDDING, drop, keys_of_layer
+from trainer.model.linear import Linear
 from trainer.model.norms import make_norm
 from trainer.model.rope import inverse_frequencies, rotation
 
@@ -64,15 +65,22 @@ class Decoder(nn.Module):
         self.embed_positions = nn.Embedding(a.max_position_embeddings, a.hidden_size) if a.learned_positions else None
         self.layers = nn.ModuleList(Block(a, layer) for layer in range(a.num_hidden_layers))
         self.norm = make_norm(a)
-        self.lm_head = None if a.tie_word_embeddings else nn.Linear(a.hidden_size, a.vocab_size, bias=False)
+        self.lm_head = None if a.tie_word_embeddings else Linear(a.hidden_size, a.vocab_size, bias=False)
         # no buffer: DistributedDataParallel would broadcast it, and ranks differ in how often they run forward
         self.frequencies = inverse_frequencies(a)
         self.dropout = 0.0
 
     @property
     def head_VC(self) -> Tensor:
-        """Return the matrix that turns hidden states into logits."""
+        """Return the matrix that turns hidden states into logits, without its adapters, if it has any."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def head(self, hidden_TC: Tensor) -> Tensor:
+        """Return the logits of each row of `hidden_TC`, [T, V]."""
+        if self.lm_head is None:
+            return functional.linear(hidden_TC, self.embed_tokens.weight)
+        logits_TV: Tensor = self.lm_head(hidden_TC)
+        return logits_TV
 
     def hidden(
         self,
@@ -96,7 +104,8 @@ class Decoder(nn.Module):
         return out
 
     def _embedded(self, input_ids_T: Tensor, positions_T: Tensor) -> Tensor:
-        x_TC: Tensor = self.embed_tokens(input_ids_T)
+        # a table that does not learn may be kept in bfloat16; what flows from block to block is as wide as the norms
+        x_TC: Tensor = self.embed_tokens(input_ids_T).to(self.norm.weight.dtype)
         return x_TC if self.embed_positions is None else x_TC + self.embed_positions(positions_T)
 
     def _turn(self, positions_T: Tensor, x_TC: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -106,18 +115,25 @@ class Decoder(nn.Module):
             self.frequencies = self.frequencies.to(x_TC.device)
         return rotation(self.frequencies, positions_T, x_TC.dtype)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the weighted sum of the cross-entropies of the supervised rows of `batch`."""
+    def forward(self, batch: Batch, z_loss: float = 0.0) -> Loss:
+        """Return the weighted sums over the supervised rows of `batch` that trainer.loss.cross_entropy describes."""
+        return cross_entropy(self._supervised(batch), self.head_VC, batch.targets_S, batch.weights_S, z_loss=z_loss)
+
+    @torch.no_grad()
+    def row_losses(self, batch: Batch) -> Tensor:
+        """Return the cross-entropy of every supervised row of `batch`, unweighted, [S]; for measuring, without gradient."""
+        return row_losses(self._supervised(batch), self.head_VC, batch.targets_S)
+
+    def _supervised(self, batch: Batch) -> Tensor:
         hidden_TC = self.hidden(
             batch.input_ids_T, batch.positions_T, batch.lengths, dropout_keys_T=batch.dropout_keys_T
         )
-        hidden_SC = hidden_TC.index_select(0, batch.rows_S)
-        return cross_entropy(hidden_SC, self.head_VC, batch.targets_S, batch.weights_S)
+        return hidden_TC.index_select(0, batch.rows_S)
 
     def logits(self, input_ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the logits of every token, [T, V]; for looking and for tests, never for training."""
         positions_T = torch.cat([torch.arange(n, device=input_ids_T.device) for n in lengths])
-        return functional.linear(self.hidden(input_ids_T, positions_T, lengths), self.head_VC)
+        return self.head(self.hidden(input_ids_T, positions_T, lengths))
 
 
 def initialise(model: Decoder, *, seed: int) -> None:
