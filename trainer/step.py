@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from schemas.training import Train
 from trainer.data.packs import Packs
 from trainer.data.stream import costs, deal, micro_batches
+from trainer.loss import Loss
 from trainer.model.decoder import Batch, Decoder
 from trainer.world import World
 
@@ -58,11 +59,12 @@ def accumulate(
     *,
     scale: float,
     precision: Precision,
+    z_loss: float = 0.0,
 ) -> list[Tensor]:
-    """Add the gradient of scale × loss of each group of packs to the parameters; return the unscaled losses.
+    """Add the gradient of scale × objective of each group of packs to the parameters; return the unscaled cross-entropies.
 
-    `scale` is world / N, N being the weight of the whole step's targets over all ranks and groups, for the reduction
-    divides by world. Ranks meet once, in the last group's backward pass, however many groups each has.
+    `scale` is world / N, N being trainer.data.means.step_weight of the whole step, over all ranks and groups, for the
+    reduction divides by world. Ranks meet once, in the last group's backward pass, however many groups each has.
     """
     losses: list[Tensor] = []
     for i, group in enumerate(groups):
@@ -75,9 +77,9 @@ def accumulate(
         )
         with meeting:
             with precision.autocast():
-                loss = network(batch)
-            (loss * scale).backward()
-        losses.append(loss.detach().double())
+                loss: Loss = network(batch, z_loss)
+            torch.autograd.backward(loss.objective * scale)
+        losses.append(loss.cross_entropy.double())
     return losses
 
 
@@ -98,5 +100,5 @@ def validation_loss(
     for group in micro_batches(hand, micro_batch):
         batch = packs.read(group, vocab_size=model.architecture.vocab_size).to(precision.device)
         with precision.autocast():
-            total += model(batch)
+            total += model(batch).cross_entropy
     return world.sum(float(total))[0] / weight
