@@ -12,6 +12,7 @@ from pipeline.endings import turn_stops
 from pipeline.templates import DIRECTORY, TOOL_USE, Found, find_template
 from schemas.assets import Template, Vocabulary
 from schemas.files import remove, write_if_changed
+from schemas.hub import is_hub_name
 from schemas.settings import ConfigError
 from stages.render import Render
 from stages.tokenize import Tokenize
@@ -179,7 +180,7 @@ def _tokenizer_json(given: str) -> Path:
 
 
 def _from_hub(name: str) -> Path:
-    if name.count("/") > 1 or name.startswith((".", "/")):
+    if not is_hub_name(name):
         raise ConfigError(
             f"[tokenize] tokenizer = {name!r}: no such file or directory; give a directory with tokenizer.json, the file "
             "itself, or a name on the Hugging Face hub (owner/name)"

@@ -17,6 +17,8 @@ from trainer.model.decoder import Decoder
 from trainer.model.layout import from_hugging_face, names_on_disk, weights_among
 from trainer.model.rope import inverse_frequencies
 
+SINGLE: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
 DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 """Types of weights that are read; anything else is quantised, and numbers alone do not say how."""
 
@@ -40,19 +42,24 @@ class _Index(msgspec.Struct, frozen=True, kw_only=True):
     weight_map: dict[str, str]
 
 
-def _read_directory(directory: Path) -> dict[str, Tensor]:
-    """Return all tensors of a model, from one file or from the shards that an index names."""
-    index = directory / "model.safetensors.index.json"
-    if not index.exists():
-        return read_safetensors(directory / "model.safetensors")
+def read_index(path: Path) -> dict[str, str]:
+    """Return which shard holds which weight. Raises ModelError when the index is malformed or names no neighbours."""
     try:
-        weight_map = msgspec.json.decode(index.read_bytes(), type=_Index).weight_map
+        weight_map = msgspec.json.decode(path.read_bytes(), type=_Index).weight_map
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f"{index}: not an index of weights: {error}; download the model again") from None
-    tensors: dict[str, Tensor] = {}
+        raise ModelError(f"{path}: not an index of weights: {error}; download the model again") from None
     for name in sorted(set(weight_map.values())):
         if Path(name).name != name:
-            raise ModelError(f"{index}: {name!r} is no file name; a shard must lie beside its index")
+            raise ModelError(f"{path}: {name!r} is no file name; a shard must lie beside its index")
+    return weight_map
+
+
+def _read_directory(directory: Path) -> dict[str, Tensor]:
+    """Return all tensors of a model, from one file or from the shards that an index names."""
+    if not (directory / INDEX).exists():
+        return read_safetensors(directory / SINGLE)
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(set(read_index(directory / INDEX).values())):
         tensors |= read_safetensors(directory / name)
     return tensors
 
