@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.stream import Cursor, costs, deal, micro_batches, order, step_packs, steps_per_epoch
+from trainer.data.stream import Cursor, costs, deal, epoch_order, micro_batches, order, step_packs, steps_per_epoch
 
 
 @given(n=st.integers(0, 300), seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
@@ -17,6 +17,16 @@ def test_the_order_of_an_epoch_is_fixed_for_ever() -> None:
     assert order(8, seed=0, epoch=0).tolist() == [0, 7, 2, 5, 4, 6, 3, 1]
     assert order(8, seed=0, epoch=1).tolist() == [0, 6, 7, 4, 3, 2, 1, 5]
     assert order(8, seed=1, epoch=0).tolist() == [7, 4, 2, 0, 3, 6, 5, 1]
+
+
+def test_an_epoch_may_also_go_as_built_or_from_short_conversations_to_long() -> None:
+    longest = np.array([9, 3, 9, 1, 3])
+    for epoch in (0, 1):
+        assert epoch_order("as_built", longest_of=longest, seed=5, epoch=epoch).tolist() == [0, 1, 2, 3, 4]
+        # equals stay in the order of the shards
+        assert epoch_order("short_first", longest_of=longest, seed=5, epoch=epoch).tolist() == [3, 1, 4, 0, 2]
+        shuffled = epoch_order("shuffle", longest_of=longest, seed=5, epoch=epoch)
+        assert shuffled.tolist() == order(5, seed=5, epoch=epoch).tolist()
 
 
 def test_packs_come_first_equally_often() -> None:

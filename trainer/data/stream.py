@@ -5,6 +5,7 @@ same steps, and the position in the data is two integers.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -14,6 +15,7 @@ from trainer.splitmix import mixed, sequence
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Order = Literal["shuffle", "as_built", "short_first"]
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,19 @@ def order(n_packs: int, *, seed: int, epoch: int) -> Integers:
     """
     x = sequence(mixed(seed, epoch), n_packs)
     return np.argsort(x, kind="stable").astype(np.int64)
+
+
+def epoch_order(kind: Order, *, longest_of: Integers, seed: int, epoch: int) -> Integers:
+    """Return the order in which `epoch` reads all packs; packs are ordered, never the conversations inside one.
+
+    shuffle is `order`; as_built is that of the shards; short_first is by the longest conversation of each pack, which
+    `longest_of` has in tokens, and among equals by index. The last two are the same in every epoch.
+    """
+    if kind == "shuffle":
+        return order(len(longest_of), seed=seed, epoch=epoch)
+    if kind == "as_built":
+        return np.arange(len(longest_of), dtype=np.int64)
+    return np.argsort(longest_of, kind="stable").astype(np.int64)
 
 
 def steps_per_epoch(n_packs: int, batch: int) -> int:
