@@ -3,6 +3,7 @@
 Shapes: T tokens of a batch, C hidden, S supervised rows, V vocabulary.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer.errors import ModelError
 from trainer.loss import Loss, cross_entropy, row_losses
 from trainer.model.architecture import Architecture
 from trainer.model.attention import Documents
@@ -91,7 +93,11 @@ class Decoder(nn.Module):
         *,
         dropout_keys_T: Tensor | None = None,
     ) -> Tensor:
-        """Return the normalised states after the last block, [T, C]; `lengths` are those of the documents."""
+        """Return the normalised states after the last block, [T, C]; `lengths` are those of the documents.
+
+        Raises ModelError for a document that is longer than the positions which the model has learned.
+        """
+        self._check_positions(lengths, cache)
         keys_T = dropout_keys_T
         x_TC = drop(self._embedded(input_ids_T, positions_T), keys_T, EMBEDDING, self.dropout)
         turn = self._turn(positions_T, x_TC)
@@ -102,6 +108,18 @@ class Decoder(nn.Module):
             x_TC = block(x_TC, turn, documents, cache, own_T, self.dropout)
         out: Tensor = self.norm(x_TC)
         return out
+
+    def _check_positions(self, lengths: Sequence[int], cache: Cache | None) -> None:
+        # before the kernels: on CUDA an index out of range ends the process
+        if self.embed_positions is None:
+            return
+        known = cache.lengths if cache is not None else []
+        longest = max(n + before for n, before in itertools.zip_longest(lengths, known, fillvalue=0))
+        if longest > (n_positions := self.architecture.max_position_embeddings):
+            raise ModelError(
+                f"a conversation of {longest} tokens: this model has learned {n_positions} positions "
+                "(max_position_embeddings) and cannot read further; shorten it, or take a model with more positions"
+            )
 
     def _embedded(self, input_ids_T: Tensor, positions_T: Tensor) -> Tensor:
         # a table that does not learn may be kept in bfloat16; what flows from block to block is as wide as the norms
