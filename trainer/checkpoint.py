@@ -1,11 +1,14 @@
 """Checkpoints: one directory per step, visible only when complete, believed only when its hashes are right.
 
-step-00000012/{model.safetensors, optimizer.safetensors, state.json}. No pickle. The newest whole one counts; those
-found broken are moved aside, so that they are neither tried again nor counted among those to keep.
+step-00000012/{model.safetensors, optimizer.safetensors, state.json}: the weights that learn, their moments, and the rest. What
+does not learn is in none: the plan has its fingerprint. Where each rank keeps the moments of its own share of the weights, there
+is an optimizer-00000.safetensors of each; any number of ranks reads them back. No pickle. The newest whole checkpoint counts;
+those found broken are moved aside, so that they are neither tried again nor counted among those to keep.
 """
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -15,15 +18,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from schemas.files import sha256_of
+from schemas.files import TEMPORARY, sha256_of
 from trainer.data.stream import Cursor
-from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch
+from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch, storing
 from trainer.files import remove_directory, replacing_directory, sweep
 from trainer.model.decoder import Decoder
-from trainer.model.layout import from_hugging_face, to_hugging_face
-from trainer.model.weights import read_safetensors
+from trainer.stored import moments_of, put_moments, put_weights, weights_of
+from trainer.world import World
 
-MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 REJECTED: Final = "rejected-"
 """Prefix of a checkpoint that was found torn or corrupt."""
 _NAME: Final = re.compile(r"step-(\d{8,})")
@@ -77,10 +79,67 @@ def save(
 
     Torn checkpoints are not counted: one that is counted could be all that is left.
     """
+    return _publish(directory, state, model, moments_of(model, optimizer), keep=keep, also=also)
+
+
+def save_shares(
+    directory: Path,
+    state: State,
+    model: Decoder,
+    optimizer: torch.optim.Optimizer,
+    world: World,
+    *,
+    keep: int,
+    also: Collection[int] = (),
+) -> Path:
+    """Do what `save` does where `optimizer` holds the moments of this rank's share only. Every rank must come.
+
+    The directory must be one that all ranks see. Raises StorageError, on all ranks, if one cannot write.
+    """
+    path = at_step(directory, state.n_steps)
+    # not yet in the checkpoint's own temporary directory, whose name only the first rank knows
+    staging = directory / f"{TEMPORARY}{path.name}-shares"
+
+    def write(do: Callable[[], None]) -> None:
+        with storing(path):
+            do()
+
+    def clear() -> None:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+
+    def write_share() -> None:
+        file = staging / f"optimizer-{world.rank:05d}.safetensors"
+        save_file(moments_of(model, optimizer), file, metadata={"format": "pt"})
+
+    def publish() -> None:
+        _publish(directory, state, model, staging, keep=keep, also=also)
+
+    world.together(lambda: write(clear) if world.is_first else None)
+    world.together(lambda: write(write_share))
+    world.together(lambda: write(publish) if world.is_first else None)
+    return path
+
+
+def _publish(
+    directory: Path,
+    state: State,
+    model: Decoder,
+    moments: Path | Mapping[str, Tensor],
+    *,
+    keep: int,
+    also: Collection[int],
+) -> Path:
+    """Write a checkpoint with `moments`, or with the files of them in a directory, which is removed."""
     path = at_step(directory, state.n_steps)
     with replacing_directory(path) as temporary:
-        save_file(_weights(model), temporary / "model.safetensors", metadata={"format": "pt"})
-        save_file(_moments(model, optimizer), temporary / "optimizer.safetensors", metadata={"format": "pt"})
+        save_file(weights_of(model), temporary / "model.safetensors", metadata={"format": "pt"})
+        if isinstance(moments, Path):
+            for file in moments.iterdir():
+                file.rename(temporary / file.name)
+            moments.rmdir()
+        else:
+            save_file(dict(moments), temporary / "optimizer.safetensors", metadata={"format": "pt"})
         files = sorted(temporary.iterdir())
         hashes, sizes = (
             {file.name: sha256_of(file) for file in files},
@@ -179,43 +238,13 @@ def check_plan(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]
 
 
 def restore(path: Path, state: State, model: Decoder, optimizer: torch.optim.Optimizer) -> None:
-    """Put the weights and moments of a checkpoint into `model` and `optimizer`, bit for bit."""
-    where, architecture = str(path), model.architecture
-    parameters = dict(model.named_parameters())
-    names = list(parameters)
-    weights = from_hugging_face(read_safetensors(path / "model.safetensors"), architecture, names, where=where)
-    stored = read_safetensors(path / "optimizer.safetensors")
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
-            optimizer.state[parameter]["step"] = torch.tensor(
-                float(state.n_steps), dtype=torch.float32, device=parameter.device
-            )
-    for moment in MOMENTS:
-        part = {
-            name.removeprefix(f"{moment}."): tensor for name, tensor in stored.items() if name.startswith(f"{moment}.")
-        }
-        for name, tensor in from_hugging_face(part, architecture, names, where=f"{where}: {moment}").items():
-            parameter = parameters[name]
-            optimizer.state[parameter][moment] = tensor.to(device=parameter.device, dtype=parameter.dtype)
+    """Put the weights and moments of a checkpoint into `model` and `optimizer`, bit for bit.
 
-
-def _weights(model: Decoder) -> dict[str, Tensor]:
-    parameters = {name: parameter.detach().cpu() for name, parameter in model.named_parameters()}
-    return to_hugging_face(parameters, model.architecture)
-
-
-def _moments(model: Decoder, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for moment in MOMENTS:
-        own = {
-            name: optimizer.state[parameter][moment].cpu()
-            if moment in optimizer.state[parameter]
-            else torch.zeros_like(parameter, device="cpu")
-            for name, parameter in model.named_parameters()
-        }
-        tensors |= {f"{moment}.{name}": tensor for name, tensor in to_hugging_face(own, model.architecture).items()}
-    return tensors
+    Moments are read for those weights only that `optimizer` holds, which may be a rank's share.
+    """
+    put_weights(model, path / "model.safetensors")
+    moments = [path / file for file in sorted(state.files) if file.startswith("optimizer")]
+    put_moments(model, optimizer, moments, n_steps=state.n_steps)
 
 
 def _newest_first(directory: Path) -> list[Path]:

@@ -12,14 +12,18 @@ from trainer.files import replacing_directory
 from trainer.model.architecture import hugging_face_config
 from trainer.model.decoder import Decoder
 from trainer.model.layout import to_hugging_face
+from trainer.model.lora import merged_tensors
 
 
 def export(
     path: Path, model: Decoder, *, assets: Mapping[str, bytes], generation: GenerationConfig, dtype: str
 ) -> None:
-    """Write `model` and the files `assets` (by relative path) to `path`, replacing it; `dtype` is float32 or bfloat16."""
+    """Write `model`, its adapters added in, and the files `assets` (by relative path) to `path`, replacing it.
+
+    `dtype` is float32 or bfloat16; sums with adapters are rounded to it once. Weights that were narrowed must be wide again.
+    """
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-    tensors = {name: parameter.detach().cpu().to(kind) for name, parameter in model.named_parameters()}
+    tensors = {name: tensor.to(kind).cpu() for name, tensor in merged_tensors(model)}
     config = hugging_face_config(model.architecture, dtype=dtype) | {
         "bos_token_id": generation.bos_token_id,
         "eos_token_id": generation.eos_token_id,

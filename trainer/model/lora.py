@@ -150,10 +150,11 @@ def adapter_tensors(model: Decoder) -> dict[str, tuple[str, nn.Parameter]]:
     }
 
 
-def merged_tensors(model: Decoder) -> dict[str, Tensor]:
-    """Return the model's own weights by name, the adapters added into theirs in float32; nothing in `model` changes."""
-    tensors: dict[str, Tensor] = {name: parameter.detach() for name, parameter in own_parameters(model).items()}
-    return tensors | {f"{name}.weight": module.merged() for name, module in adapted_modules(model)}
+def merged_tensors(model: Decoder) -> Iterator[tuple[str, Tensor]]:
+    """Yield the model's own weights by name, the adapters added into theirs in float32; nothing in `model` changes."""
+    adapted = {f"{name}.weight": module for name, module in adapted_modules(model)}
+    for name, parameter in own_parameters(model).items():
+        yield name, adapted[name].merged() if name in adapted else parameter.detach()
 
 
 def _start(part: Part, rank: int, n_inputs: int, seed: int, device: torch.device) -> nn.Parameter:
