@@ -17,6 +17,7 @@ from trainer.data.assets import NEEDED, GenerationConfig, decode_generation_conf
 from trainer.export import export
 from trainer.model.architecture import hugging_face_config, new_architecture
 from trainer.model.decoder import Decoder, initialise
+from trainer.model.families import CLASSES
 from trainer.model.layout import to_hugging_face
 from trainer.model.weights import load_pretrained
 
@@ -30,15 +31,23 @@ LLAMA3 = {
 MODELS = {
     "llama": {},
     "llama3": {"rope_scaling": LLAMA3, "tie_word_embeddings": False, "rope_theta": 500_000.0},
+    "llama, linear positions": {"rope_scaling": {"rope_type": "linear", "factor": 2.0}},
+    "llama, a key for each query": {"num_key_value_heads": None},
     "mistral": {"model_type": "mistral", "head_dim": 16},
+    "mistral, window of 8": {"model_type": "mistral"},
     "qwen2": {"model_type": "qwen2"},
     "qwen3": {"model_type": "qwen3", "head_dim": 16},
+    "gpt2": {"model_type": "gpt2", "num_key_value_heads": None, "max_position_embeddings": 64},
+    "gpt2, untied": {"model_type": "gpt2", "num_key_value_heads": None, "tie_word_embeddings": False},
 }
 
 
 def model_of(name: str) -> Decoder:
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
-    model = Decoder(new_architecture(msgspec.convert(sizes | MODELS[name], Model), vocab_size=304))
+    architecture = new_architecture(msgspec.convert(sizes | MODELS[name], Model), vocab_size=304)
+    if name.endswith("window of 8"):
+        architecture = msgspec.structs.replace(architecture, sliding_window=8)
+    model = Decoder(architecture)
     initialise(model, seed=0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,12 +65,14 @@ def generation_of(run: Path) -> GenerationConfig:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_transformers_loads_it_with_a_logit_difference_of_0(name: str, run: Path, tmp_path: Path) -> None:
-    model = model_of(name)
-    export(tmp_path / "export", model, assets=assets_of(run), generation=generation_of(run), dtype="float32")
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
-    family = MODELS[name].get("model_type", "llama")
-    assert type(loaded).__name__ == f"{str(family).capitalize()}ForCausalLM"
+def test_transformers_loads_it_with_a_logit_difference_of_0_and_answers_alike(
+    name: str, run: Path, tmp_path: Path
+) -> None:
+    model, generation = model_of(name), generation_of(run)
+    export(tmp_path / "export", model, assets=assets_of(run), generation=generation, dtype="float32")
+    loaded, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export", output_loading_info=True)
+    assert type(loaded).__name__ == CLASSES[model.architecture.model_type]
+    assert not any(loading.values())
     # the same class, filled by hand with the weights in memory
     by_hand = transformers.AutoModelForCausalLM.from_config(loaded.config)
     parameters = {n: p.detach() for n, p in model.named_parameters()}
@@ -73,18 +84,11 @@ def test_transformers_loads_it_with_a_logit_difference_of_0(name: str, run: Path
         theirs = loaded(ids[None]).logits[0]
         assert (theirs - by_hand.eval()(ids[None]).logits[0]).abs().max() == 0.0
         assert (theirs - model.logits(ids, (58,))).abs().max() <= 1e-5
-
-
-def test_it_answers_as_the_trainer_does_and_knows_every_stop_token(run: Path, tmp_path: Path) -> None:
-    model = model_of("llama")
-    generation = generation_of(run)
-    export(tmp_path / "export", model, assets=assets_of(run), generation=generation, dtype="float32")
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "export")
     assert set(loaded.generation_config.eos_token_id) == generation.stop_ids() == {301, 303}
     prompt = [302, 60, 70, 80]
     ours = generate(model, prompt, stop_ids=generation.stop_ids(), max_new_tokens=20, temperature=0.0, seed=0)
-    theirs = loaded.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)[0, len(prompt) :]
-    assert theirs.tolist() == list(ours.ids)
+    answer = loaded.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False)[0, len(prompt) :]
+    assert answer.tolist() == list(ours.ids)
 
 
 def test_tokenizer_and_template_travel_with_it(run: Path, tmp_path: Path) -> None:
@@ -108,8 +112,9 @@ def test_bfloat16_halves_the_weights(run: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "export" / "config.json").read_text())["torch_dtype"] == "bfloat16"
 
 
-def test_the_trainer_starts_again_from_its_own_export(run: Path, tmp_path: Path) -> None:
-    model = model_of("qwen3")
+@pytest.mark.parametrize("name", ["qwen3", "mistral, window of 8", "gpt2, untied"])
+def test_the_trainer_starts_again_from_its_own_export(name: str, run: Path, tmp_path: Path) -> None:
+    model = model_of(name)
     export(tmp_path / "export", model, assets=assets_of(run), generation=generation_of(run), dtype="float32")
     again, notices = load_pretrained(tmp_path / "export", vocab_size=304)
     assert notices == []
