@@ -1,14 +1,21 @@
 """Attention inside documents only: tokens of one pack never see those of another conversation."""
 
-import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # pragma: no cover - depends on the build of torch
+    varlen_attn = None  # type: ignore[assignment]
+
+VARLEN_ARGUMENTS: Final = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn is not None else ())
+"""Names of the arguments of torch's variable-length attention, which differ between its versions."""
 
 
 @dataclass(frozen=True)
@@ -17,17 +24,24 @@ class Documents:
 
     lengths: tuple[int, ...]
     longest: int
+    """No document has more tokens."""
     borders: Tensor | None
-    """On CUDA: int32 [documents + 1], where each document starts, then where the last one ends."""
+    """On CUDA: int32, where each document starts, then where the last one ends, once or several times."""
 
     @classmethod
     def of(cls, lengths: Sequence[int], device: torch.device) -> "Documents":
         """Return the documents of `lengths` for kernels on `device`."""
-        borders = None
-        if device.type == "cuda":
-            host = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-            borders = host.pin_memory().to(device, non_blocking=True)
-        return cls(tuple(lengths), max(lengths), borders)
+        if device.type != "cuda":
+            return cls(tuple(lengths), max(lengths), None)
+        # both in few sizes, so that compiled code fits the next batch as well: documents of no tokens cost nothing
+        n_borders = power_of_two(len(lengths), at_least=16) + 1
+        host = torch.full((n_borders,), sum(lengths), dtype=torch.int32)
+        host[0], host[1 : len(lengths) + 1] = 0, torch.tensor(lengths).cumsum(0)
+        return cls(
+            tuple(lengths),
+            power_of_two(max(lengths), at_least=128),
+            host.pin_memory().to(device, non_blocking=True),
+        )
 
 
 def attend(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documents, *, window: int | None) -> Tensor:
@@ -35,15 +49,35 @@ def attend(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documents, *,
 
     `window` is how many tokens a token sees, itself included; None: all before it.
     """
-    if documents.borders is not None and v_TKD.dtype in (torch.bfloat16, torch.float16):
-        capability = torch.cuda.get_device_capability(v_TKD.device)
-        if suits_varlen(v_TKD.shape[-1], capability, arguments_of_varlen(), needs_window=window is not None):
-            return _attend_varlen(q_THD, k_TKD, v_TKD, documents, window)
+    is_narrow = v_TKD.dtype in (torch.bfloat16, torch.float16)
+    if (
+        documents.borders is not None
+        and is_narrow
+        and _has_varlen(v_TKD.shape[-1], v_TKD.device.index or 0, window is not None)
+    ):
+        return _attend_varlen(q_THD, k_TKD, v_TKD, documents, window)
+    out_THD: Tensor = _attend_each(q_THD, k_TKD, v_TKD, documents, window)
+    return out_THD
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_varlen(head_dim: int, device: int, needs_window: bool) -> bool:
+    return suits_varlen(head_dim, torch.cuda.get_device_capability(device), VARLEN_ARGUMENTS, needs_window=needs_window)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend_each(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documents, window: int | None) -> Tensor:
+    # never compiled: the code would be that of one list of lengths
     if len(documents.lengths) == 1:
         return _attend_one(q_THD, k_TKD, v_TKD, window)
     # split, not slices: its backward is one concatenation, where each slice's would fill a tensor of zeros of full size
     parts = zip(*(torch.split(x, list(documents.lengths)) for x in (q_THD, k_TKD, v_TKD)), strict=True)
     return torch.cat([_attend_one(q, k, v, window) for q, k, v in parts])
+
+
+def power_of_two(n: int, *, at_least: int) -> int:
+    """Return the lowest power of two that is neither below `n` nor below `at_least`, which is one."""
+    return max(at_least, 1 << (n - 1).bit_length())
 
 
 def suits_varlen(head_dim: int, capability: tuple[int, int], arguments: frozenset[str], *, needs_window: bool) -> bool:
@@ -88,20 +122,8 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, is_causal: bo
     return out[0].transpose(0, 1)
 
 
-@functools.cache
-def arguments_of_varlen() -> frozenset[str]:
-    """Return the names of the arguments of torch's variable-length attention, which differ between its versions."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return frozenset()
-    return frozenset(inspect.signature(varlen_attn).parameters)
-
-
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window: int | None) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    names = arguments_of_varlen()
+    names = VARLEN_ARGUMENTS
     options: dict[str, Any] = {}
     if "window_size" in names:
         options["window_size"] = (-1 if window is None else window - 1, 0)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from trainer.errors import ModelError
 from trainer.loss import Loss, cross_entropy, row_losses
 from trainer.model.architecture import Architecture
 from trainer.model.attention import Documents
-from trainer.model.block import Block
+from trainer.model.block import Block, Turn
 from trainer.model.cache import Cache
 from trainer.model.dropout import EMBEDDING, drop, keys_of_layer
 from trainer.model.linear import Linear
@@ -58,6 +59,7 @@ class Decoder(nn.Module):
     """Embedding, blocks, norm and head.
 
     `dropout` is the share of the embedding's and of each branch's output that is left out of a batch that has keys for it.
+    With `gradient_checkpointing` only what goes into a block is kept for the backward pass, which computes the rest again.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -71,6 +73,7 @@ class Decoder(nn.Module):
         # no buffer: DistributedDataParallel would broadcast it, and ranks differ in how often they run forward
         self.frequencies = inverse_frequencies(a)
         self.dropout = 0.0
+        self.gradient_checkpointing = False
 
     @property
     def head_VC(self) -> Tensor:
@@ -105,8 +108,27 @@ class Decoder(nn.Module):
         documents = Documents.of(lengths, torch.device("cpu") if cache is not None else x_TC.device)
         for i, block in enumerate(self.layers):
             own_T = None if keys_T is None else keys_of_layer(keys_T, i)
-            x_TC = block(x_TC, turn, documents, cache, own_T, self.dropout)
+            x_TC = self._through(block, x_TC, turn, documents, cache, own_T)
         out: Tensor = self.norm(x_TC)
+        return out
+
+    def _through(
+        self,
+        block: nn.Module,
+        x_TC: Tensor,
+        turn: Turn | None,
+        documents: Documents,
+        cache: Cache | None,
+        keys_T: Tensor | None,
+    ) -> Tensor:
+        inputs = (x_TC, turn, documents, cache, keys_T, self.dropout)
+        if cache is not None:
+            out: Tensor = block.forward(*inputs)  # not as compiled: every token read on has a shape of its own
+        elif self.gradient_checkpointing and torch.is_grad_enabled():
+            # no state of generators is kept, because a block draws nothing: what dropout leaves out follows from its keys
+            out = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        else:
+            out = block(*inputs)
         return out
 
     def _check_positions(self, lengths: Sequence[int], cache: Cache | None) -> None:
