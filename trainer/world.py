@@ -78,6 +78,14 @@ class World:
             raise own
         raise Together("\n".join(texts), code)
 
+    def gather(self, value: T) -> list[T]:
+        """Return the value of every rank, by rank, on all of them."""
+        if self.size == 1:
+            return [value]
+        found: list[T | None] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found  # type: ignore[return-value]
+
     def leave(self) -> None:
         """Part from the other ranks: after this each goes on alone. Every rank must come, for each waits for all."""
         if self.size > 1 and dist.is_initialized():
