@@ -1,11 +1,13 @@
 """Cross-entropy on the supervised rows only, in chunks, without ever holding the logits of a whole batch."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 CHUNK = 2048
 """Rows whose logits exist at one time."""
@@ -18,30 +20,41 @@ class Loss(NamedTuple):
     cross_entropy: Tensor
 
 
+LowRank = tuple[Tensor, Tensor]
+"""u [S, R] and B [V, R]: what an adapter adds to the logits is u Bᵀ, which is never held for more than a chunk."""
+
+
 def cross_entropy(
-    hidden_SC: Tensor, head_VC: Tensor, targets_S: Tensor, weights_S: Tensor, *, z_loss: float = 0.0
+    hidden_SC: Tensor,
+    head_VC: Tensor,
+    targets_S: Tensor,
+    weights_S: Tensor,
+    *,
+    z_loss: float = 0.0,
+    low_rank: LowRank | None = None,
 ) -> Loss:
     """Return the sum over rows of weight × (cross-entropy(head · hidden, target) + z_loss × lse²), as at least float32.
 
     lse is the logarithm of the softmax's denominator; its square keeps logits from drifting (z-loss, Chowdhery et al. 2022).
-    The gradients of both inputs are computed in the forward pass, chunk by chunk, and kept instead of the logits;
-    that of the head is summed in float32, for rounding every chunk to bfloat16 first biases training. Under autocast
-    the products run in its dtype. No rows give a zero that still touches `hidden_SC` and `head_VC`. Backward runs once.
+    The gradients of all factors are computed in the forward pass, chunk by chunk, and kept instead of the logits;
+    those of matrices are summed in float32, for rounding every chunk to bfloat16 first biases training. Under autocast
+    the products run in its dtype. No rows give a zero that still touches every factor. Backward runs once.
     """
-    dtype = _product_dtype(hidden_SC)
-    return Loss(*_CrossEntropy.apply(hidden_SC, head_VC, targets_S, weights_S, z_loss, dtype))  # type: ignore[no-untyped-call]
+    factors = (hidden_SC, head_VC, *(low_rank or ()))
+    return Loss(*_CrossEntropy.apply(targets_S, weights_S, z_loss, _product_dtype(hidden_SC), *factors))  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
-def row_losses(hidden_SC: Tensor, head_VC: Tensor, targets_S: Tensor) -> Tensor:
+def row_losses(hidden_SC: Tensor, head_VC: Tensor, targets_S: Tensor, low_rank: LowRank | None = None) -> Tensor:
     """Return the cross-entropy of every row, unweighted, as at least float32, [S]; there is no gradient."""
     dtype = _product_dtype(hidden_SC)
     losses = torch.empty(len(targets_S), dtype=_wide(hidden_SC), device=hidden_SC.device)
+    lefts, rights = _sides((hidden_SC, head_VC, *(low_rank or ())))
     with torch.autocast(hidden_SC.device.type, enabled=False):
-        head = head_VC.to(dtype)
+        matrices = [right.to(dtype) for right in rights]
         for start in range(0, len(targets_S), CHUNK):
             rows = slice(start, start + CHUNK)
-            logits = (hidden_SC[rows].to(dtype) @ head.T).to(losses.dtype)
+            logits = _logits([left[rows].to(dtype) for left in lefts], matrices).to(losses.dtype)
             losses[rows] = logits.logsumexp(1) - logits.gather(1, targets_S[rows, None])[:, 0]
     return losses
 
@@ -61,27 +74,24 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_SC: Tensor,
-        head_VC: Tensor,
-        targets_S: Tensor,
-        weights_S: Tensor,
-        z_loss: float,
-        dtype: torch.dtype,
+        ctx: Any, targets_S: Tensor, weights_S: Tensor, z_loss: float, dtype: torch.dtype, *factors: Tensor
     ) -> tuple[Tensor, Tensor]:
-        wide = _wide(hidden_SC)
-        needs_hidden, needs_head = ctx.needs_input_grad[:2]
-        with torch.autocast(hidden_SC.device.type, enabled=False):
-            head = head_VC.to(dtype)
-            loss = torch.zeros((), dtype=wide, device=hidden_SC.device)
+        """Take factors two by two, rows first, then the matrix: the logits are the sum of their products."""
+        (lefts, rights), (needs_left, needs_right) = _sides(factors), _sides(ctx.needs_input_grad[4:])
+        wide, device = _wide(lefts[0]), lefts[0].device
+        with torch.autocast(device.type, enabled=False):
+            matrices = [right.to(dtype) for right in rights]
+            loss = torch.zeros((), dtype=wide, device=device)
             square = torch.zeros_like(loss)
-            d_hidden = torch.empty_like(hidden_SC) if needs_hidden else None
-            d_head = torch.zeros(head_VC.shape, dtype=wide, device=head_VC.device) if needs_head else None
+            d_lefts = [torch.empty_like(x) if needs else None for x, needs in zip(lefts, needs_left, strict=True)]
+            d_rights = [
+                torch.zeros_like(x, dtype=wide) if needs else None for x, needs in zip(rights, needs_right, strict=True)
+            ]
             for start in range(0, len(targets_S), CHUNK):
                 rows = slice(start, start + CHUNK)
-                hidden = hidden_SC[rows].to(dtype)
+                narrow = [left[rows].to(dtype) for left in lefts]
                 targets, weights_S1 = targets_S[rows, None], weights_S[rows, None].to(wide)
-                logits = (hidden @ head.T).to(wide)
+                logits = _logits(narrow, matrices).to(wide)
                 target, peak = logits.gather(1, targets), logits.amax(1, keepdim=True)
                 chances = _softmax_in_place(logits)
                 # the greatest chance is at least 1 / V, so its logarithm is exact where that of the target's is not
@@ -92,28 +102,35 @@ class _CrossEntropy(torch.autograd.Function):
                     chances.mul_(1 + 2 * z_loss * norm)
                 d_logits = chances.scatter_add_(1, targets, torch.full_like(target, -1)).to(dtype)
                 # weights scale rows, so they go to the narrow factor of each product, not to the logits
-                if d_hidden is not None:
-                    d_hidden[rows] = (d_logits @ head) * weights_S1
-                if d_head is not None:
-                    _add_product(d_head, d_logits.T, (hidden * weights_S1).to(dtype))
-        ctx.save_for_backward(d_hidden, d_head)
-        ctx.head_dtype = head_VC.dtype
+                for left, matrix, d_left, d_right in zip(narrow, matrices, d_lefts, d_rights, strict=True):
+                    if d_left is not None:
+                        d_left[rows] = (d_logits @ matrix) * weights_S1
+                    if d_right is not None:
+                        _add_product(d_right, d_logits.T, (left * weights_S1).to(dtype))
+        ctx.save_for_backward(*(d for pair in zip(d_lefts, d_rights, strict=True) for d in pair))
+        ctx.dtypes = [factor.dtype for factor in factors]
         ctx.mark_non_differentiable(loss)
         return loss + z_loss * square, loss
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
-        scale = grads[0]
-        d_hidden, d_head = ctx.saved_tensors
-        # in place: a second backward pass would find the tensors changed, and autograd refuses that
-        return (
-            None if d_hidden is None else d_hidden.mul_(scale.to(d_hidden.dtype)),
-            None if d_head is None else d_head.mul_(scale).to(ctx.head_dtype),
-            None,
-            None,
-            None,
-            None,
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale what was kept; in place: a second backward pass would find it changed, and autograd refuses that."""
+        scaled = (
+            None if d is None else d.mul_(grads[0].to(d.dtype)).to(dtype)
+            for d, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True)
         )
+        return (None, None, None, None, *scaled)
+
+
+def _sides(factors: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    return factors[::2], factors[1::2]
+
+
+def _logits(lefts: Sequence[Tensor], matrices: Sequence[Tensor]) -> Tensor:
+    logits = lefts[0] @ matrices[0].T
+    for left, matrix in zip(lefts[1:], matrices[1:], strict=True):
+        logits.addmm_(left, matrix.T)
+    return logits
 
 
 def _softmax_in_place(logits: Tensor) -> Tensor:

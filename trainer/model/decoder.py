@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from trainer.errors import ModelError
-from trainer.loss import Loss, cross_entropy, row_losses
+from trainer.loss import Loss, LowRank, cross_entropy, row_losses
 from trainer.model.architecture import Architecture
 from trainer.model.attention import Documents
 from trainer.model.block import Block, Turn
@@ -157,12 +157,24 @@ class Decoder(nn.Module):
 
     def forward(self, batch: Batch, z_loss: float = 0.0) -> Loss:
         """Return the weighted sums over the supervised rows of `batch` that trainer.loss.cross_entropy describes."""
-        return cross_entropy(self._supervised(batch), self.head_VC, batch.targets_S, batch.weights_S, z_loss=z_loss)
+        hidden_SC = self._supervised(batch)
+        low_rank = self._low_rank(hidden_SC, batch)
+        return cross_entropy(
+            hidden_SC, self.head_VC, batch.targets_S, batch.weights_S, z_loss=z_loss, low_rank=low_rank
+        )
 
     @torch.no_grad()
     def row_losses(self, batch: Batch) -> Tensor:
         """Return the cross-entropy of every supervised row of `batch`, unweighted, [S]; for measuring, without gradient."""
-        return row_losses(self._supervised(batch), self.head_VC, batch.targets_S)
+        hidden_SC = self._supervised(batch)
+        return row_losses(hidden_SC, self.head_VC, batch.targets_S, self._low_rank(hidden_SC, batch))
+
+    def _low_rank(self, hidden_SC: Tensor, batch: Batch) -> LowRank | None:
+        """Return what the head's adapter, if it has one, adds to the logits of the supervised rows, as two factors."""
+        if self.lm_head is None:
+            return None
+        keys_T = batch.dropout_keys_T
+        return self.lm_head.low_rank(hidden_SC, None if keys_T is None else keys_T.index_select(0, batch.rows_S))
 
     def _supervised(self, batch: Batch) -> Tensor:
         hidden_TC = self.hidden(
