@@ -8,6 +8,7 @@ TrainError                    the text says what, where, got, expected, and what
 ├── ModelError                a model directory cannot be used                                exit 2
 ├── OutOfMemory               a batch does not fit the accelerator                            exit 2
 ├── PlanMismatch              a checkpoint belongs to another plan                            exit 2
+├── TooManyRanks              more processes on a machine than GPUs                         exit 2
 ├── StorageError              something could not be written                                  exit 4
 ├── Together                  errors of several ranks, said once                              exit as theirs
 └── Elsewhere                 rank 0 says what is wrong; this rank is silent                  exit as there
@@ -52,6 +53,10 @@ class OutOfMemory(TrainError):  # noqa: N818
 
 class PlanMismatch(TrainError):  # noqa: N818
     """The checkpoints in the run directory were made with another plan."""
+
+
+class TooManyRanks(TrainError):  # noqa: N818
+    """There are more processes on a machine than GPUs."""
 
 
 class StorageError(TrainError):

@@ -29,11 +29,34 @@ class Job:
     generation: Generation = field(default_factory=Generation)
     resume: str
     """The shell command that continues it."""
+    phase: str | None = None
+    """Name of the phase that this is, of several; see trainer.phases."""
+    is_last: bool = True
+    """Whether no phase follows."""
+    source: Path | None = None
+    """Finished run whose packs are trained, where that is not `run`."""
+    before: str | None = None
+    """Digest of the phase before, from whose weights this one starts."""
+
+    @property
+    def data(self) -> Path:
+        """Return the finished run whose packs are trained."""
+        return self.source or self.run
+
+    @property
+    def train_home(self) -> Path:
+        """Return the directory that holds everything the trainer writes, in all phases."""
+        return self.run / "train"
 
     @property
     def home(self) -> Path:
-        """Return the directory that holds everything the trainer writes."""
-        return self.run / "train"
+        """Return the directory of this training's checkpoints and records."""
+        return self.train_home if self.phase is None else self.train_home / "phases" / self.phase
+
+    @property
+    def results(self) -> Path:
+        """Return the directory in which the trained model goes: that of the whole run, for the last phase."""
+        return self.train_home if self.is_last else self.home
 
 
 def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_size: int) -> Job:
@@ -49,6 +72,7 @@ def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_
     seed = _top(document, "seed", int, where=where, default=0)
     if not 0 <= seed < 2**63:
         raise ConfigError(f"{where}: seed = {seed}: expected 0 to 2^63 - 1")
+    _refuse_float16(document, where)
     model = decode_section(document, "model", Model, where=where)
     home = (directory / "train").resolve()
     if model.path is not None and Path(model.path).resolve().is_relative_to(home):
@@ -76,16 +100,36 @@ def _top(document: dict[str, Any], key: str, kind: type, *, where: str, default:
     return value
 
 
+def _refuse_float16(document: dict[str, Any], where: str) -> None:
+    train = document.get("train")
+    if isinstance(train, dict) and train.get("dtype") in ("float16", "fp16", "half", "16-mixed"):
+        raise ConfigError(
+            f"{where}: [train] dtype = {train['dtype']!r}: gradients below 6e-8 become 0 and losses above 65,504 infinite in "
+            "float16, so that they would have to be scaled by trial and error; bfloat16 has float32's range. Write bfloat16, or "
+            "auto, which takes it where the hardware has it"
+        )
+
+
 def _command(config: Path, run: Path | None, overrides: Sequence[str], world_size: int) -> str:
     if typed := os.environ.get("CHATLOOM_RESUME"):  # by `chatloom train`, which knows what the person typed
         return typed
     words = [sys.executable]
     if world_size > 1:
         # ranks finish their step and save before they end; torchrun would kill them after 30 s
-        words = ["env", f"{SHUTDOWN}=600", *words, "-m", "torch.distributed.run", "--nproc-per-node", str(world_size)]
+        words = ["env", f"{SHUTDOWN}=600", *words, "-m", "torch.distributed.run", *_placement(world_size)]
     words += ["-m", "trainer", str(config)]
     if run is not None:
         words += ["--run-dir", str(run)]
     for override in overrides:
         words += ["--set", override]
     return shlex.join(words)
+
+
+def _placement(world_size: int) -> list[str]:
+    """Return what tells torchrun where the ranks run, as far as a rank can know."""
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    if n_here == world_size:  # a port of its own, for there may be other trainers on this machine
+        return ["--standalone", "--nproc-per-node", str(n_here)]
+    n_nodes = os.environ.get("GROUP_WORLD_SIZE", "N")
+    meeting = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{os.environ.get('MASTER_ADDR', 'HOST')}:29400"]
+    return ["--nnodes", n_nodes, "--nproc-per-node", str(n_here), *meeting]

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from schemas.errors import UserError
-from trainer.errors import Elsewhere, Together
+from trainer.errors import Elsewhere, Together, TooManyRanks
 
 T = TypeVar("T")
 
@@ -100,6 +100,18 @@ class World:
         return [float(value) for value in tensor.tolist()]
 
 
+def check_gpus(n_gpus: int, *, local_rank: int, local_size: int) -> None:
+    """Raise TooManyRanks on the first rank of a machine, and Elsewhere on the others, unless each has a GPU of its own."""
+    if local_size <= n_gpus:
+        return
+    if local_rank > 0:
+        raise Elsewhere(TooManyRanks.exit_code)
+    raise TooManyRanks(
+        f"{local_size} ranks on a machine with {n_gpus} GPU{'' if n_gpus == 1 else 's'}, and each rank needs one of its own; "
+        f"give --gpus {n_gpus} (torchrun --nproc-per-node {n_gpus}), or CUDA_VISIBLE_DEVICES= to train on the CPU"
+    )
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[World]:
     """Join the other ranks if torchrun started several, choose the device and the number of threads; leave at the end.
@@ -110,6 +122,8 @@ def joined() -> Iterator[World]:
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        check_gpus(torch.cuda.device_count(), local_rank=local_rank, local_size=local_size)
     device = torch.device("cuda", local_rank) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)

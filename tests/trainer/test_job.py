@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.settings import ConfigError
 from trainer.job import read_job
 
 
@@ -21,10 +22,25 @@ def test_the_command_to_go_on_works_without_an_active_environment(config: Path) 
     assert job.resume == f"{sys.executable} -m trainer '{config}' --run-dir r --set train.lr=1e-3"
 
 
-def test_under_torchrun_it_gives_the_ranks_time_to_save(config: Path) -> None:
+def test_under_torchrun_it_gives_the_ranks_time_to_save_and_a_port_of_their_own(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 {sys.executable} -m torch.distributed.run"
     job = read_job(config, run=None, overrides=[], world_size=2)
-    start = f"env TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600 {sys.executable} -m torch.distributed.run --nproc-per-node 2"
-    assert job.resume == f"{start} -m trainer '{config}'"
+    assert job.resume == f"{start} --standalone --nproc-per-node 2 -m trainer '{config}'"
+    for name, value in {"LOCAL_WORLD_SIZE": "8", "GROUP_WORLD_SIZE": "2", "MASTER_ADDR": "node-7"}.items():
+        monkeypatch.setenv(name, value)
+    job = read_job(config, run=None, overrides=[], world_size=16)
+    meeting = "--rdzv-backend c10d --rdzv-endpoint node-7:29400"
+    assert job.resume == f"{start} --nnodes 2 --nproc-per-node 8 {meeting} -m trainer '{config}'"
+
+
+@pytest.mark.parametrize("name", ["float16", "half"])
+def test_float16_is_refused_saying_why(name: str, config: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"dtype = '{name}': gradients below 6e-8 become 0 .* Write bfloat16, or auto"
+    ):
+        read_job(config, run=None, overrides=[f"train.dtype={name}"], world_size=1)
 
 
 def test_what_was_typed_is_what_is_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
