@@ -1,9 +1,15 @@
 """What is left out: the share that was asked for, and always the same elements, whoever computes them."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 
+from schemas.models import Model
+from trainer.model.architecture import new_architecture
+from trainer.model.decoder import Batch, Decoder, initialise
 from trainer.model.dropout import ADAPTERS, drop, keys, keys_of_layer
 
 
@@ -78,3 +84,89 @@ def test_one_call_for_many_tokens_is_many_calls() -> None:
     x, k = torch.randn(40, 16), keys_of(40)
     pieces = [drop(x[a:b], k[a:b], 3, 0.4) for a, b in ((0, 1), (1, 17), (17, 40))]
     assert torch.equal(torch.cat(pieces), drop(x, k, 3, 0.4))
+
+
+PACKS = {3: (5, 9), 8: (12,), 1: (1, 2, 4), 6: (7,)}
+"""Packs by index, with the lengths of their conversations."""
+
+
+def batch_of(packs: Sequence[int], *, step: int = 0) -> Batch:
+    lengths = [n for pack in packs for n in PACKS[pack]]
+    ids = torch.cat([torch.arange(sum(PACKS[pack])) * 7 % 40 + pack for pack in packs])
+    starts = np.cumsum(lengths) - lengths
+    rows = torch.tensor([i for start, n in zip(starts, lengths, strict=True) for i in range(start, start + n - 1)])
+    sizes = [sum(PACKS[pack]) for pack in packs]
+    return Batch(
+        input_ids_T=ids,
+        positions_T=torch.cat([torch.arange(n) for n in lengths]),
+        lengths=tuple(lengths),
+        rows_S=rows,
+        targets_S=ids[rows + 1],
+        weights_S=torch.ones(len(rows), dtype=torch.float64),
+        dropout_keys_T=torch.from_numpy(keys(seed=5, step=step, packs=packs, sizes=sizes)),
+    )
+
+
+def model_of(family: str) -> Decoder:
+    sizes = Model(model_type=family, hidden_size=32, num_attention_heads=4, num_hidden_layers=2)
+    model = Decoder(new_architecture(sizes, vocab_size=50)).double()
+    initialise(model, seed=0)
+    model.dropout = 0.3
+    return model
+
+
+def gradient(model: Decoder, batches: Sequence[Batch]) -> torch.Tensor:
+    model.zero_grad()
+    for batch in batches:
+        hidden = model.hidden(batch.input_ids_T, batch.positions_T, batch.lengths, dropout_keys_T=batch.dropout_keys_T)
+        logits = model.head(hidden.index_select(0, batch.rows_S))
+        torch.nn.functional.cross_entropy(logits, batch.targets_S, reduction="sum").backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_gradient_of_a_step_is_that_of_its_micro_batches_in_any_division(family: str) -> None:
+    model = model_of(family)
+    whole = gradient(model, [batch_of([3, 8, 1, 6])])
+    for division in ([[3], [8], [1], [6]], [[6, 3], [1, 8]]):
+        parts = gradient(model, [batch_of(packs) for packs in division])
+        assert (parts - whole).abs().max() <= 1e-12 * whole.abs().max()
+    another = gradient(model, [batch_of([3, 8, 1, 6], step=1)])
+    assert (another - whole).abs().max() > 1e-2 * whole.abs().max()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_embedding_and_both_branches_of_every_block_are_dropped_from(family: str) -> None:
+    model, batch = model_of(family), batch_of([3, 8])
+    seen: dict[str, float] = {}
+
+    def watch(name: str, output: torch.Tensor) -> None:
+        def note(grad: torch.Tensor) -> None:
+            reached = grad[(grad != 0).any(1)]  # nothing reaches the end of a conversation from above the last block
+            seen[name] = float((reached == 0).double().mean())
+
+        output.register_hook(note)
+
+    for name, module in model.named_modules():
+        if name.endswith(("embed_tokens", "o_proj", "down_proj")):
+            module.register_forward_hook(lambda _, __, output, name=name: watch(name, output))
+    gradient(model, [batch])
+    assert len(seen) == 5
+    for name, share in seen.items():
+        assert share == pytest.approx(0.3, abs=0.06), name
+
+
+def test_a_batch_without_keys_drops_nothing_whatever_the_model_s_share() -> None:
+    model, batch = model_of("llama"), batch_of([3, 8])
+    measured = gradient(model, [dataclasses.replace(batch, dropout_keys_T=None)])
+    dropped = gradient(model, [batch])
+    model.dropout = 0.0
+    assert torch.equal(measured, gradient(model, [batch]))
+    assert not torch.equal(measured, dropped)
+
+
+def test_computing_a_block_twice_leaves_out_the_same() -> None:
+    model, batch = model_of("gpt2"), batch_of([3, 8])
+    once = gradient(model, [batch])
+    model.gradient_checkpointing = True
+    assert torch.equal(once, gradient(model, [batch]))

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 import transformers
 from torch import Tensor
 
 from schemas.models import Model, RopeScaling
-from trainer.model.architecture import new_architecture, read_architecture
+from trainer.errors import ModelError
+from trainer.model.architecture import check_length, new_architecture, read_architecture
 from trainer.model.decoder import Cache, Decoder, initialise
 from trainer.model.weights import load_pretrained
 
@@ -77,14 +79,15 @@ def test_packed_logits_equal_transformers_one_document_at_a_time(name: str, tmp_
     assert notices == []
 
 
-def test_a_sharded_checkpoint_loads_as_a_whole_one(tmp_path: Path) -> None:
-    reference = reference_model("qwen2")
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+def test_a_sharded_checkpoint_loads_as_a_whole_one(name: str, tmp_path: Path) -> None:
+    reference = reference_model(name)
     reference.save_pretrained(tmp_path / "whole")
     reference.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 2
     whole, sharded = (load_pretrained(tmp_path / name, vocab_size=97)[0] for name in ("whole", "sharded"))
-    for (name, a), (_, b) in zip(whole.named_parameters(), sharded.named_parameters(), strict=True):
-        assert torch.equal(a, b), name
+    for (tensor, a), (_, b) in zip(whole.named_parameters(), sharded.named_parameters(), strict=True):
+        assert torch.equal(a, b), tensor
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_s_grows_by_the_mean_and_says_so(tmp_path: Path) -> None:
@@ -110,6 +113,62 @@ def test_reading_token_by_token_with_a_cache_gives_the_same_states(name: str, tm
         pieces = [model.hidden(ids[a:b], at[a:b], (b - a,), cache) for a, b in ((0, 11), (11, 12), (12, 20), (20, 30))]
     assert cache.lengths == [30]
     assert torch.allclose(torch.cat(pieces), whole, atol=1e-5)
+
+
+def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
+    reference_model("gpt2").save_pretrained(tmp_path)  # 96 positions
+    model, _ = load_pretrained(tmp_path, vocab_size=97)
+    ids = torch.arange(97)
+    with torch.no_grad(), pytest.raises(ModelError, match="a conversation of 97 tokens: this model has learned 96 pos"):
+        model.hidden(ids, ids, (97,))
+    cache = Cache(2)
+    with torch.no_grad():
+        model.hidden(ids[:95], ids[:95], (95,), cache)
+        model.hidden(ids[95:96], ids[95:96], (1,), cache)
+        with pytest.raises(ModelError, match="97 tokens"):
+            model.hidden(ids[96:], ids[96:], (1,), cache)
+        assert model.hidden(ids, torch.cat((ids[:96], ids[:1])), (96, 1)).shape == (97, 32)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_conversations_longer_than_the_model_are_told_or_refused(family: str) -> None:
+    architecture = new_architecture(Model(model_type=family, max_position_embeddings=64), vocab_size=9)
+    assert check_length(architecture, 64, where="runs/x/pack") is None
+    if family == "llama":
+        notice = "the longest conversation has 65 tokens, the model is made for 64 (max_position_embeddings)"
+        assert check_length(architecture, 65, where="runs/x/pack") == notice
+        return
+    with pytest.raises(ModelError) as caught:
+        check_length(architecture, 65, where="runs/x/pack")
+    assert str(caught.value).startswith(
+        "runs/x/pack: the longest conversation has 65 tokens, and a gpt2 model cannot read"
+    )
+    assert "Set [pack] max_seq_len = 64 or less" in str(caught.value)
+
+
+def test_a_new_gpt2_starts_as_its_authors_began() -> None:
+    sizes = Model(model_type="gpt2", hidden_size=64, num_attention_heads=4, num_hidden_layers=8, initializer_range=0.02)
+    model = Decoder(new_architecture(sizes, vocab_size=300))
+    initialise(model, seed=0)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            assert torch.equal(
+                parameter, torch.full_like(parameter, float("norm" in name and name.endswith("weight")))
+            ), name
+            continue
+        # 16 matrices are added to the residual stream, two of each layer
+        expected = 0.02 / 4 if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+        assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.1), name
+    assert model.architecture.intermediate_size == 256
+
+
+def test_gpt2_small_has_as_many_weights_as_the_published_one() -> None:
+    with torch.device("meta"):
+        sizes = Model(model_type="gpt2", hidden_size=768, num_attention_heads=12, num_hidden_layers=12)
+        model = Decoder(
+            new_architecture(msgspec.structs.replace(sizes, max_position_embeddings=1024), vocab_size=50_257)
+        )
+    assert sum(parameter.numel() for parameter in model.parameters()) == 124_439_808
 
 
 def test_documents_of_a_pack_do_not_see_each_other() -> None:

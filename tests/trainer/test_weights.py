@@ -85,6 +85,71 @@ def test_no_random_weights_are_made_to_be_thrown_away(directory: Path, monkeypat
     assert model.frequencies.device.type == "cpu"
 
 
+@pytest.fixture
+def gpt2(tmp_path: Path) -> Path:
+    sizes = Model(model_type="gpt2", hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+    model = Decoder(new_architecture(sizes, vocab_size=20))
+    initialise(model, seed=0)
+    tensors = to_hugging_face({name: p.detach() for name, p in model.named_parameters()}, model.architecture)
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(hugging_face_config(model.architecture, dtype="float32")))
+    return tmp_path
+
+
+def test_gpt2_s_matrices_lie_transposed_under_hugging_face_s_names(gpt2: Path) -> None:
+    stored = load_file(gpt2 / "model.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in stored.items() if ".h." in name or "w" in name[12:15]} == {
+        "transformer.wte.weight": (20, 16),
+        "transformer.wpe.weight": (4096, 16),
+        "transformer.h.0.ln_1.weight": (16,),
+        "transformer.h.0.ln_1.bias": (16,),
+        "transformer.h.0.attn.c_attn.weight": (16, 48),
+        "transformer.h.0.attn.c_attn.bias": (48,),
+        "transformer.h.0.attn.c_proj.weight": (16, 16),
+        "transformer.h.0.attn.c_proj.bias": (16,),
+        "transformer.h.0.ln_2.weight": (16,),
+        "transformer.h.0.ln_2.bias": (16,),
+        "transformer.h.0.mlp.c_fc.weight": (16, 64),
+        "transformer.h.0.mlp.c_fc.bias": (64,),
+        "transformer.h.0.mlp.c_proj.weight": (64, 16),
+        "transformer.h.0.mlp.c_proj.bias": (16,),
+    }
+    model, _ = load_pretrained(gpt2, vocab_size=20)
+    block = model.layers[0]
+    assert torch.equal(block.self_attn.o_proj.weight, stored["transformer.h.0.attn.c_proj.weight"].T)
+    assert block.self_attn.o_proj.weight.is_contiguous()
+
+
+def test_the_first_gpt2_checkpoints_lack_the_prefix_and_hold_masks(gpt2: Path) -> None:
+    new, _ = load_pretrained(gpt2, vocab_size=20)
+    old = {name.removeprefix("transformer."): t for name, t in load_file(gpt2 / "model.safetensors").items()}
+    old |= {"h.0.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8), "h.0.attn.masked_bias": torch.tensor(-1e4)}
+    save_file(old, gpt2 / "model.safetensors")
+    model, notices = load_pretrained(gpt2, vocab_size=20)
+    assert notices == []
+    for (name, a), (_, b) in zip(new.named_parameters(), model.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_weight_with_and_without_its_prefix_is_refused(gpt2: Path) -> None:
+    change(gpt2, wpe__weight=torch.zeros(4096, 16))
+    with pytest.raises(ModelError, match=r"transformer\.wpe\.weight is there twice, with and without its prefix"):
+        load_pretrained(gpt2, vocab_size=20)
+
+
+def test_gpt2_without_its_positions_or_with_too_few_is_refused(gpt2: Path) -> None:
+    stored = load_file(gpt2 / "model.safetensors")
+    del stored["transformer.wpe.weight"]
+    save_file(stored, gpt2 / "model.safetensors")
+    with pytest.raises(ModelError, match=r"weights of a gpt2 model are missing: transformer\.wpe\.weight"):
+        load_pretrained(gpt2, vocab_size=20)
+    change(gpt2, transformer__wpe__weight=torch.zeros(8, 16))
+    with pytest.raises(
+        ModelError, match=r"embed_positions\.weight has shape \(8, 16\), config\.json says \(4096, 16\)"
+    ):
+        load_pretrained(gpt2, vocab_size=20)
+
+
 def write_tokenizer(directory: Path, *tokens: str) -> None:
     Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="a")).save(
         str(directory / "tokenizer.json")
