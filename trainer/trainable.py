@@ -92,7 +92,7 @@ def select(model: Decoder, trainable: Trainable | None, *, with_adapters: bool =
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in learns)
         for outer_name, n_values in outer[name].items() if name in learns else ():
-            counted.setdefault(all_layers(outer_name), []).append(n_values)
+            counted.setdefault(_title(outer_name), []).append(n_values)
     notes = (
         ["the head is the embedding table (tie_word_embeddings), so that learns"]
         if "head" in said and model.lm_head is None
@@ -106,6 +106,12 @@ def select(model: Decoder, trainable: Trainable | None, *, with_adapters: bool =
         rank=next((module.rank for _, module in adapted_modules(model)), 0),
         notes=tuple(notes),
     )
+
+
+def _title(outer_name: str) -> str:
+    """Return the row of the report in which a weight is counted."""
+    matrix = re.sub(r"\.lora_[AB]\.weight$", "", outer_name)
+    return f"{all_layers(matrix)}{'' if matrix == outer_name else ' (adapter)'}"
 
 
 def _named(model: Decoder, own: dict[str, tuple[str, ...]], word: str) -> set[str]:
