@@ -3,7 +3,7 @@
 import gc
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checkpoint
 from trainer.checkpoint import State
+from trainer.compiled import compile_blocks, is_compiled, padded
 from trainer.data.inputs import Inputs
 from trainer.data.stream import Cursor, Integers, costs, deal, micro_batches, order, step_packs
 from trainer.errors import Diverged, storing
@@ -25,6 +26,7 @@ from trainer.report.console import Reporter
 from trainer.report.meter import Meter
 from trainer.report.metrics import Metrics
 from trainer.report.recorder import Recorder
+from trainer.sharded import ShardedAdamW
 from trainer.signals import Stop
 from trainer.step import Precision, accumulate, validation_loss
 from trainer.world import World
@@ -48,6 +50,8 @@ class Training:
         self.precision = precision
         self.plan = identity(job, self.schedule, inputs.files, model.architecture, precision.name)
         self.optimizer = make_adamw(model, job.train)
+        if job.train.shard_optimizer and world.size > 1:
+            self.optimizer = ShardedAdamW(self.optimizer, world)
         packs = inputs.packs
         self.cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
         self.checkpoints = job.home / "checkpoints"
@@ -63,6 +67,11 @@ class Training:
         self._saved_at = -1
         self._waited = 0.0
         self._network: Decoder | DistributedDataParallel | None = None
+        self._is_compiled = is_compiled(job.train, world.device)
+        self._longest_pack = int(packs.n_tokens.max())
+        model.gradient_checkpointing = job.train.gradient_checkpointing
+        if self._is_compiled:
+            compile_blocks(model)
 
     def network(self) -> Decoder | DistributedDataParallel:
         """Return what a step runs forward: the model, wrapped for several ranks once its weights are in place."""
@@ -225,14 +234,22 @@ class Training:
         total = self.world.sum(float(self.loss_sum))[0] if self.weight_sum else 0.0
         # the first rank carries the sum on, as it would after resuming, so that both go on bit for bit alike
         self.loss_sum = self._as_sum(total if self.world.is_first else 0.0)
-        # together, so that a full disk ends every rank with one message
-        self.world.together(lambda: self._write_checkpoint() if self.world.is_first else None)
+        keep, best = self.job.train.keep_checkpoints, () if self.best_step is None else (self.best_step,)
+        own = (self.checkpoints, self.state(), self.model, self.optimizer)
+        if isinstance(self.optimizer, ShardedAdamW):
+            checkpoint.save_shares(*own, self.world, keep=keep, also=best)
+        else:
+            # together, so that a full disk ends every rank with one message
+            self.world.together(
+                lambda: (
+                    self._stored(lambda: checkpoint.save(*own, keep=keep, also=best)) if self.world.is_first else None
+                )
+            )
         self._saved_at = self.n_steps
 
-    def _write_checkpoint(self) -> None:
-        keep, best = self.job.train.keep_checkpoints, () if self.best_step is None else (self.best_step,)
+    def _stored(self, do: Callable[[], object]) -> None:
         with storing(checkpoint.at_step(self.checkpoints, self.n_steps)):
-            checkpoint.save(self.checkpoints, self.state(), self.model, self.optimizer, keep=keep, also=best)
+            do()
 
     def state(self) -> State:
         """Return everything but the tensors."""
@@ -265,6 +282,8 @@ class Training:
     def _read(self, group: Sequence[int]) -> Batch:
         before = time.perf_counter()
         batch = self.inputs.packs.read(group, vocab_size=self.model.architecture.vocab_size)
+        if self._is_compiled:
+            batch = padded(batch, full=len(group) * self._longest_pack)
         self._waited += time.perf_counter() - before
         return batch
 
