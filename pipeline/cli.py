@@ -24,6 +24,7 @@ _EPILOG: Final = """\
 first steps:
   chatloom data                        build shards from the bundled sample, with configs/tiny.toml
   chatloom train                       fine-tune the small model on them
+  chatloom chat runs/tiny              talk with the result
   chatloom look runs/tiny mask         see which tokens are trained
   chatloom funnel runs/tiny            see what was kept and dropped, and why
   chatloom duplicates runs/tiny        see which rows were taken for duplicates, and of what
@@ -94,6 +95,45 @@ def parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--fresh", action="store_true", help="start over instead of going on from the last checkpoint")
     train.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
+
+    generate = verbs.add_parser(
+        "generate",
+        help="answer a file of prompts with a trained model",
+        description="Answer every conversation of a file with a model, written and encoded as in training, and write one JSON "
+        "line each. The last answer of a conversation that has one is what is expected, and is answered anew.",
+        epilog="examples:\n  chatloom generate runs/tiny --input data/held_out.jsonl\n"
+        "  chatloom generate runs/tiny --input my.jsonl --output out.jsonl --set generation.temperature=0.8\n"
+        "A file that is there is continued, if it is of the same model and settings.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(generate)
+    generate.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file, directory or glob of conversations; may be repeated (default: standard input)",
+    )
+    generate.add_argument(
+        "--output",
+        type=Path,
+        default=Path("predictions.jsonl"),
+        metavar="FILE",
+        help="where the answers go (default: predictions.jsonl)",
+    )
+    generate.add_argument("--limit", type=_positive, metavar="N", help="answer the first N conversations only")
+    generate.add_argument("--fresh", action="store_true", help="write the output anew instead of continuing it")
+
+    chat = verbs.add_parser(
+        "chat",
+        help="talk with a trained model",
+        description="Talk with a model in the terminal, or over a pipe: one question a line. /help says what else there is.",
+        epilog='examples:\n  chatloom chat runs/tiny\n  chatloom chat runs/tiny --system "Answer in one word."\n'
+        '  echo "Who are you?" | chatloom chat runs/tiny --set generation.temperature=0.7',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_model(chat)
+    chat.add_argument("--system", metavar="TEXT", help="what stands before every conversation")
 
     look = verbs.add_parser(
         "look",
@@ -171,6 +211,18 @@ def _add_config(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_model(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="run directory, e.g. runs/tiny, or a Hugging Face model directory")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting of how answers are written, e.g. --set generation.temperature=0.8; may be repeated",
+    )
+    verb.add_argument("--max-new-tokens", type=_positive, metavar="N", help="longest answer, in tokens")
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -187,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = {
         "data": _data,
         "train": _train,
+        "generate": _generate,
+        "chat": _chat,
         "look": _look,
         "duplicates": _duplicates,
         "check": _check,
@@ -267,6 +321,34 @@ def _train(options: argparse.Namespace) -> int:
     from pipeline.launch import train
 
     return train(options)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from pipeline.interrupt import Stop
+    from pipeline.lean import leave_out
+
+    leave_out()
+    Stop().install()
+    from pipeline.generate import generate
+
+    return generate(
+        options.model,
+        inputs=options.input,
+        output=options.output,
+        assignments=options.set,
+        max_new_tokens=options.max_new_tokens,
+        limit=options.limit,
+        fresh=options.fresh,
+    )
+
+
+def _chat(options: argparse.Namespace) -> int:
+    from pipeline.lean import leave_out
+
+    leave_out()
+    from pipeline.chat import chat
+
+    return chat(options.model, system=options.system, assignments=options.set, max_new_tokens=options.max_new_tokens)
 
 
 def _look(options: argparse.Namespace) -> int:

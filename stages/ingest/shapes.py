@@ -14,11 +14,29 @@ Record = dict[str, Any]
 Adapted = tuple[list[Message], str | None]
 """The messages, and the key of the list of turns whose first may hold the tools."""
 _TURNS: Final = ("messages", "conversations", "conversation")
+_ANSWERS: Final = {"instruction": "output", "prompt": "completion"}
+"""Keys of a question, and of its answer."""
 
 
 def adapt(line: Line, shape: str) -> Conversation:
     """Return the conversation in `line`; raises LineError when there is none that can be trained on."""
+    return _conversation(line.value, line, shape, is_prompt=False)
+
+
+def adapt_prompt(line: Line, shape: str) -> Conversation:
+    """Return the conversation in `line`, which need not have an answer; raises LineError when there is none.
+
+    The answer of a record may be absent, null or empty, as may what its last message says, where that is the assistant's.
+    """
     record = line.value
+    if isinstance(record, dict):
+        record = {answer: "" for asked, answer in _ANSWERS.items() if asked in record} | {
+            key: value for key, value in record.items() if value is not None or key not in _ANSWERS.values()
+        }
+    return _conversation(record, line, shape, is_prompt=True)
+
+
+def _conversation(record: Any, line: Line, shape: str, *, is_prompt: bool) -> Conversation:
     if not isinstance(record, dict):
         raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}")
     name = recognise(record) if shape == "auto" else shape
@@ -27,10 +45,12 @@ def adapt(line: Line, shape: str) -> Conversation:
     for i, said in enumerate(read):
         if said.content or said.tool_calls or (said.role == "assistant" and said.reasoning):
             messages.append(said)
+        elif is_prompt and said.role == "assistant" and i == len(read) - 1:
+            break  # a place for the answer
         elif said.role != "system" or said.reasoning:  # an empty system message says nothing, and is left out
             raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
     messages = _with_system(record, messages)
-    if not any(said.role == "assistant" for said in messages):
+    if not is_prompt and not any(said.role == "assistant" for said in messages):
         raise LineError(DropReason.NO_ANSWER, f"{len(messages)} message(s), none of the assistant")
     return Conversation(messages, _tools(record, turns_key, line), _tags(record))
 

@@ -15,6 +15,17 @@ from tests.corpus import ROOT, write_config, write_corpus
 SWITCHES = {
     "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
     "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
+    "generate": [
+        "--fresh",
+        "--help",
+        "--input",
+        "--limit",
+        "--max-new-tokens",
+        "--output",
+        "--set",
+        "MODEL",
+    ],
+    "chat": ["--help", "--max-new-tokens", "--set", "--system", "MODEL"],
     "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
     "duplicates": ["--help", "--id", "--json", "--top", "RUN"],
     "check": ["--field", "--help", "--json", "--output", "--threshold", "FILE"],

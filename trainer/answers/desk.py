@@ -7,7 +7,6 @@ from typing import Final, NamedTuple
 import msgspec
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from schemas.generation import Generation
 from trainer.answers.decoding import next_tokens
@@ -110,19 +109,20 @@ class Desk:
             self._kept = []
         self._open.append(new)
 
-    def drop(self, key: int) -> None:
-        """Write no further on the answer to the prompt `key`."""
+    def drop(self, key: int) -> tuple[int, ...] | None:
+        """Write no further on the answer to the prompt `key`; return what there is of it, None if it is not open."""
         for document, one in enumerate(self._open):
             if one.key == key:
                 self._remove(document)
-                return
+                return tuple(one.ids[one.n_prompt :])
+        return None
 
     @torch.no_grad()
     def step(self) -> list[Written]:
         """Write one token of each open answer, in the order of their places, and let go of those that end with it."""
         known = self._cache.lengths + [0] * (len(self._open) - len(self._cache.lengths))
         last_BC = self._read([one.ids[n:] for one, n in zip(self._open, known, strict=True)], known)
-        logits_BV = functional.linear(last_BC, self.model.head_VC)
+        logits_BV = self.model.head(last_BC)
         generators, seen = [one.generator for one in self._open], [one.seen_V for one in self._open]
         written = [
             self._write(one, token)
