@@ -74,7 +74,7 @@ class Yardstick:
 
     @property
     def peak(self) -> tuple[float, str]:
-        """Return the operations per second of one device, and how they are known; on a CPU measured in 0.2 s, once."""
+        """Return the operations per second of one device, and how they are known; on a CPU measured in 0.05 s, once."""
         if self._peak is None:
             self._peak = peak(self._device, self._dtype)
         return self._peak

@@ -41,7 +41,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the tokens since the line before that were trained."""
     mfu: float | None = None
     """Useful floating-point operations since the line before, over what the devices' peak in matrix products would have done
-    in the same time. A GPU's peak in bfloat16 is that of its data sheet; any other is measured at the first line, in 0.2 s."""
+    in the same time. A GPU's peak in bfloat16 is that of its data sheet; any other is measured at the first line, in 0.05 s."""
     data_share: float | None = None
     """Share of the time since the line before in which rank 0 waited for packs to be read."""
     memory_bytes: int | None = None

@@ -1,18 +1,27 @@
-"""What a run writes down as it goes: metrics.jsonl, and the line on the screen."""
+"""What a run writes down as it goes: metrics.jsonl, trackers, and the line on the screen."""
 
 from pathlib import Path
+from typing import Final
 
 from trainer.errors import storing
 from trainer.report.console import Reporter
-from trainer.report.metrics import Metrics, append, cut_after
+from trainer.report.metrics import Metrics, append, cut_after, read_metrics
+from trainer.report.trackers import Trackers
+
+STARVING: Final = 0.05
+"""Share of the time spent waiting for data from which on a person is told."""
+TRUSTED_SECONDS: Final = 10.0
+"""Training time before that is said: the first reads come from a cold disk."""
 
 
 class Recorder:
     """Keeps the records of rank 0; the other ranks' does nothing, so that all of them call it alike."""
 
-    def __init__(self, home: Path, reporter: Reporter, *, is_first: bool) -> None:
+    def __init__(self, home: Path, reporter: Reporter, *, is_first: bool, trackers: Trackers | None = None) -> None:
         self.metrics, self.samples = home / "metrics.jsonl", home / "samples.jsonl"
-        self.reporter, self._is_first = reporter, is_first
+        self.reporter, self._is_first, self._trackers = reporter, is_first, trackers
+        self._seconds = self._measured = self._waited = 0.0
+        self._is_told = False
 
     def cut(self, n_steps: int, *, is_done: bool) -> None:
         """Remove what was recorded after `n_steps`, from where training goes on; all of it if nothing is done yet.
@@ -21,15 +30,47 @@ class Recorder:
         """
         if self._is_first:
             last = n_steps if n_steps else -1
+            before = read_metrics(self.metrics)
             cut_after(self.metrics, last)
             cut_after(self.samples, last - 1 if is_done else last)
+            if self._trackers is not None:
+                self._trackers.start(last, last=before[-1].step if before else -1)
+            self._seconds = max((line.seconds for line in before if line.step <= last), default=0.0)
 
     def write(self, line: Metrics) -> None:
         """Record one line. Raises StorageError."""
         if self._is_first:
             with storing(self.metrics):
                 append(self.metrics, line)
+            if self._trackers is not None:
+                self._trackers.log(line)
 
     def show(self, line: Metrics, *, total: int, must: bool) -> None:
         """Show a line to the person who watches; `must` even if there has just been one."""
-        self.reporter.show(line.step, total, loss=line.loss, val_loss=line.val_loss, speed=line.tokens_per_s, must=must)
+        self.reporter.show(
+            line.step,
+            total,
+            loss=line.loss,
+            val_loss=line.val_loss,
+            speed=line.tokens_per_s,
+            mfu=line.mfu,
+            must=must,
+        )
+        self._watch_data(line)
+
+    def close(self) -> None:
+        """Let the trackers finish."""
+        if self._trackers is not None:
+            self._trackers.close()
+
+    def _watch_data(self, line: Metrics) -> None:
+        seconds, self._seconds = line.seconds - self._seconds, line.seconds
+        self._measured += seconds
+        self._waited += seconds * (line.data_share or 0.0)
+        share = self._waited / self._measured if self._measured else 0.0
+        if share > STARVING and self._measured >= TRUSTED_SECONDS and not self._is_told:
+            self._is_told = True
+            self.reporter.say(
+                f"warning: {share:.0%} of the time goes into waiting for data, expected less than {STARVING:.0%}; keep the run "
+                "on a local disk, or lower [train] batch if other programs need the disk"
+            )
