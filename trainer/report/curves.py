@@ -1,6 +1,7 @@
 """The curves of a run: what its metrics become on paper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 import numpy as np
@@ -9,31 +10,25 @@ from trainer.report.metrics import Metrics
 from trainer.report.svg import Chart, Floats, Line
 
 SMOOTHED: Final = 0.03
-"""Share of the points over which the smoothed loss averages."""
+"""Share of the points over which a smoothed line averages."""
 
 
 def curves(lines: Sequence[Metrics]) -> list[Chart]:
     """Return the charts of a run: losses, learning rate, speed, gradient norm."""
     steps = continuous([line.step for line in lines])
-    x, loss = _points(lines, steps, lambda line: line.loss)
-    losses = [
-        Line(name="train", x=x, y=loss, look="faint"),
-        Line(name="train, smoothed", x=x, y=smooth(loss)),
-        _line("validation", lines, steps, lambda line: line.val_loss, look="points"),
-    ]
+    x, y = _points(lines, steps, "val_loss")
+    validation = Line(name="validation", x=x, y=y, look="points")
+    x, y = _points(lines, steps, "lr")
+    rate = Line(name="learning rate", x=x, y=y)
     return [
-        Chart(title="Loss", unit="nats per trained token", lines=tuple(losses)),
-        Chart(title="Learning rate", unit="per step", lines=(_line("lr", lines, steps, lambda line: line.lr),)),
         Chart(
-            title="Speed",
-            unit="tokens per second",
-            lines=(_line("tokens", lines, steps, lambda line: line.tokens_per_s),),
+            title="Loss",
+            unit="nats per trained token",
+            lines=(*_smoothed("train, smoothed", lines, steps, "loss"), validation),
         ),
-        Chart(
-            title="Gradient",
-            unit="norm before clipping",
-            lines=(_line("norm", lines, steps, lambda line: line.grad_norm),),
-        ),
+        Chart(title="Learning rate", unit="per step", lines=(rate,)),
+        Chart(title="Speed", unit="tokens per second", lines=_smoothed("smoothed", lines, steps, "tokens_per_s")),
+        Chart(title="Gradient", unit="norm before clipping", lines=_smoothed("smoothed", lines, steps, "grad_norm")),
     ]
 
 
@@ -42,35 +37,28 @@ def continuous(steps: Sequence[int]) -> Floats:
     found = np.asarray(steps, dtype=np.float64)
     if not len(found):
         return found
-    falls = np.diff(found, prepend=found[0]) < 0
-    ends = np.where(falls, np.concatenate([found[:1], found[:-1]]), 0.0)
-    raised: Floats = found + np.cumsum(ends)
+    before = np.concatenate([found[:1], found[:-1]])
+    raised: Floats = found + np.cumsum(np.where(found < before, before, 0.0))
     return raised
 
 
 def smooth(y: Floats) -> Floats:
-    """Return the running mean of the last few points, fewer at the beginning; a spike moves it by its share only."""
-    n = max(1, round(SMOOTHED * len(y)))
+    """Return the mean of each point and those around it, fewer at both ends; a spike moves it by its share only."""
+    half = round(SMOOTHED * len(y) / 2)
     sums = np.concatenate([[0.0], np.cumsum(y)])
-    ends = np.arange(1, len(y) + 1)
-    starts = np.maximum(0, ends - n)
+    at = np.arange(len(y))
+    starts, ends = np.maximum(0, at - half), np.minimum(len(y), at + half + 1)
     means: Floats = (sums[ends] - sums[starts]) / (ends - starts)
     return means
 
 
-def _points(lines: Sequence[Metrics], steps: Floats, value: Callable[[Metrics], float | None]) -> tuple[Floats, Floats]:
-    y = np.array([np.nan if (v := value(line)) is None else v for line in lines], dtype=np.float64)
+def _smoothed(name: str, lines: Sequence[Metrics], steps: Floats, field: str) -> tuple[Line, Line]:
+    x, y = _points(lines, steps, field)
+    return Line(name=field, x=x, y=y, look="faint"), Line(name=name, x=x, y=smooth(y))
+
+
+def _points(lines: Sequence[Metrics], steps: Floats, field: str) -> tuple[Floats, Floats]:
+    # None becomes NaN
+    y = np.array([*map(attrgetter(field), lines)], dtype=np.float64)
     is_there = np.isfinite(y)
     return steps[is_there], y[is_there]
-
-
-def _line(
-    name: str,
-    lines: Sequence[Metrics],
-    steps: Floats,
-    value: Callable[[Metrics], float | None],
-    *,
-    look: str = "main",
-) -> Line:
-    x, y = _points(lines, steps, value)
-    return Line(name=name, x=x, y=y, look="points" if look == "points" else "main")

@@ -1,7 +1,7 @@
 """One chart as SVG: axes with round ticks and units, lines, points; readable by light and in the dark."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final, Literal
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 WIDTH, HEIGHT = 560, 280
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 40, 40
 """Room around the plot, in the pixels of the chart, for its title, ticks and units."""
-BUCKETS: Final = 500
+BUCKETS: Final = 400
 """A line is thinned out to the lowest and the highest point of each of so many stretches."""
 LOGARITHMIC_FROM: Final = 20.0
 """Ratio of the highest to the lowest value from which on an axis is logarithmic."""
@@ -85,8 +85,8 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
 
 
-def draw(chart: Chart, *, x: float = 0, y: float = 0) -> str:
-    """Return a chart as an SVG group of WIDTH by HEIGHT whose corner lies at (x, y)."""
+def draw(chart: Chart) -> str:
+    """Return what a chart of WIDTH by HEIGHT consists of, as SVG, for `standalone` or `inline`."""
     body = [
         f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
         f'<text class="title" x="{LEFT}" y="18">{escape(chart.title)}</text>',
@@ -96,26 +96,27 @@ def draw(chart: Chart, *, x: float = 0, y: float = 0) -> str:
         body += _plot(chart, lines)
     else:
         body.append(f'<text x="{WIDTH / 2}" y="{HEIGHT / 2}" text-anchor="middle">nothing measured yet</text>')
-    return f'<g transform="translate({x:g} {y:g})">{"".join(body)}</g>'
+    return "".join(body)
 
 
-def standalone(charts: Sequence[Chart], *, columns: int = 2) -> str:
-    """Return charts side by side as a whole SVG document."""
-    columns = min(columns, max(1, len(charts)))
-    width, height = columns * WIDTH, -(-len(charts) // columns) * HEIGHT
-    groups = [draw(chart, x=i % columns * WIDTH, y=i // columns * HEIGHT) for i, chart in enumerate(charts)]
-    names = escape(", ".join(chart.title for chart in charts))
+def standalone(drawn: Mapping[str, str], *, columns: int = 2) -> str:
+    """Return charts, drawn, by their titles, side by side as a whole SVG document."""
+    columns = min(columns, max(1, len(drawn)))
+    width, height = columns * WIDTH, -(-len(drawn) // columns) * HEIGHT
+    groups = [
+        f'<g transform="translate({i % columns * WIDTH} {i // columns * HEIGHT})">{chart}</g>'
+        for i, chart in enumerate(drawn.values())
+    ]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{names}"><style>{STYLE}</style>'
+        f'height="{height}" role="img" aria-label="{escape(", ".join(drawn))}"><style>{STYLE}</style>'
         f'<rect class="paper" width="{width}" height="{height}"/>{"".join(groups)}</svg>\n'
     )
 
 
-def inline(chart: Chart) -> str:
+def inline(title: str, drawn: str) -> str:
     """Return a chart for a page that has STYLE in its head, as wide as its place."""
-    name = escape(chart.title)
-    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{draw(chart)}</svg>'
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">{drawn}</svg>'
 
 
 def _plot(chart: Chart, lines: Sequence[Line]) -> list[str]:
@@ -173,9 +174,9 @@ def _legend(lines: Sequence[Line]) -> list[str]:
     body, right = [], float(WIDTH - RIGHT)
     for line in reversed(named):
         body.append(f'<text x="{right:g}" y="34" text-anchor="end">{escape(line.name)}</text>')
-        right -= 6.6 * len(line.name) + 16
+        right -= 5.9 * len(line.name) + 14
         body.append(f'<rect class="key-{line.look}" x="{right:g}" y="25" width="10" height="10" rx="2"/>')
-        right -= 12
+        right -= 10
     return body
 
 
