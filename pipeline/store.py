@@ -14,7 +14,9 @@ import pyarrow.ipc
 
 from pipeline.graph import Stage
 from pipeline.halves import Halves
+from schemas.checksum import summary
 from schemas.errors import GateError
+from schemas.fields import CHECKSUM
 from schemas.files import TEMPORARY, remove, sha256_of, write_if_changed, write_whole
 from schemas.manifest import STAGES, FileRecord, Manifest, ShardRecord, total
 
@@ -204,7 +206,8 @@ def _write(directory: Path, name: str, table: pa.Table) -> FileRecord:
     sha256 = hashlib.sha256(data).hexdigest()
     if _size(path) != len(data) or sha256_of(path) != sha256:
         write_whole(path, data)
-    return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=sha256)
+    checksums = summary(table) if CHECKSUM.name in table.column_names else ""
+    return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=sha256, checksums=checksums)
 
 
 def _partition(table: pa.Table, column: str | None) -> list[tuple[str, pa.Table]]:

@@ -162,6 +162,18 @@ WEIGHT_SUM: Final = field("weight_sum", pa.float64(), "sum of the loss weights o
 
 IDS: Final = field("ids", pa.list_(pa.string()), "conversations of this pack, in order")
 SEQ_LENGTHS: Final = field("seq_lengths", pa.list_(pa.int32()), "their lengths, in the same order", unit="token")
+PACK_TOKENS: Final = field("n_tokens", pa.int32(), "tokens of the pack", unit="token")
+LONGEST: Final = field("longest", pa.int32(), "tokens of its longest conversation", unit="token")
+SUM_SQUARES: Final = field("sum_squares", pa.int64(), "sum of the squared lengths: what attention costs")
+N_TRAINED: Final = field(
+    "n_trained", pa.int32(), "conversations whose trained labels weigh more than 0", unit="conversation"
+)
+ROOT_WEIGHT_SUM: Final = field(
+    "root_weight_sum", pa.float64(), "sum over its conversations of the square root of the weight of their labels"
+)
+CHECKSUM: Final = field(
+    "checksum", pa.uint32(), "CRC-32 of all of this row that is trained with: see schemas.checksum.PackedRow"
+)
 
 LINE: Final = field("line", pa.int64(), "1-based line of the file, or record of the array")
 OFFSET: Final = field("offset", pa.int64(), "where the line starts in the (decompressed) file", unit="byte")

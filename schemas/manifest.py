@@ -26,6 +26,8 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     bytes: int
     sha256: str
+    checksums: str = ""
+    """Of a file of packs: hash of the columns that a reader compares instead of all bytes, see schemas.checksum."""
 
 
 class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):

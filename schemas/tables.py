@@ -50,7 +50,22 @@ RENDERED: Final = pa.schema([f.ID, f.SPLIT, f.TEXT, f.SPANS, f.NOTES])
 TOKENIZED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.TOKEN_SPANS, f.N_STRADDLING])
 LABELLED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.N_TOKENS, f.N_SUPERVISED])
 PACKED: Final = pa.schema(
-    [f.IDS, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHTS, f.SEQ_LENGTHS, f.N_SUPERVISED, f.WEIGHT_SUM]
+    [
+        f.IDS,
+        f.SPLIT,
+        f.INPUT_IDS,
+        f.LABELS,
+        f.LOSS_WEIGHTS,
+        f.SEQ_LENGTHS,
+        f.PACK_TOKENS,
+        f.LONGEST,
+        f.SUM_SQUARES,
+        f.N_SUPERVISED,
+        f.N_TRAINED,
+        f.WEIGHT_SUM,
+        f.ROOT_WEIGHT_SUM,
+        f.CHECKSUM,
+    ]
 )
 EXPLAINED: Final = pa.schema([f.DETAIL])
 """Evidence of a stage that can only say what went wrong."""

@@ -60,6 +60,47 @@ def test_weights_travel_with_their_tokens_and_are_summed():
     assert out["ids"].to_list() == [["a:2"], ["a:0", "a:1"]]
     assert out["loss_weights"].to_list() == [None, [0.0, 0.5, 0.5, 0.5, 0.0, 1.0, 1.0]]
     assert out["weight_sum"].to_list() == [7.0, 3.5]
+    assert out["root_weight_sum"].to_list() == [7**0.5, 1.5**0.5 + 2**0.5]
+
+
+def test_sums_are_those_of_the_conversations_of_a_pack():
+    frame = labelled(3, 5, 2)
+    silent = frame.with_columns(
+        pl.Series("n_supervised", [2, 4, 0], pl.Int32),
+        pl.Series("labels", [*frame["labels"].to_list()[:2], [-100, -100]], pl.List(pl.Int32)),
+    )
+    out = pack_conversations(silent, Pack(max_seq_len=9))
+    assert out["seq_lengths"].to_list() == [[5, 3], [2]]
+    sums = out.select("n_tokens", "longest", "sum_squares", "n_trained", "root_weight_sum").rows()
+    assert sums == [(8, 5, 34, 2, 2 + 2**0.5), (2, 2, 4, 0, 0.0)]
+
+
+def test_single_leaves_each_conversation_alone_and_in_its_place():
+    frame = labelled(3, 11, 5, 4, splits=["train", "train", "validation", "train"])
+    out = pack_conversations(frame, Pack(max_seq_len=8, strategy="single"))
+    assert out["ids"].to_list() == [["a:0"], ["a:3"], ["a:1"], ["a:2"]]
+    assert out["drop_reason"].to_list() == [None, None, "over_max_seq_len", None]
+    assert out["input_ids"].to_list()[1] == [3000, 3001, 3002, 3003]
+    assert out["seq_lengths"].to_list() == [[3], [4], [11], [5]]
+
+
+def test_a_checksum_changes_with_all_that_is_trained_with_and_nothing_else():
+    def checksum(frame: pl.DataFrame) -> int:
+        (found,) = pack_conversations(frame, Pack(max_seq_len=8, strategy="single"))["checksum"].to_list()
+        return found
+
+    frame = labelled(4)
+    good = checksum(frame)
+    assert checksum(frame.with_columns(n_tokens=pl.lit(9, pl.Int32))) == good
+    changes = {
+        "id": "a:1",
+        "input_ids": [0, 1, 2, 4],
+        "labels": [-100, -100, 2, 3],
+        "loss_weights": [0.0, 1.0, 1.0, 1.0],
+        "n_supervised": 2,
+    }
+    found = {checksum(frame.with_columns(pl.Series(name, [value], SCHEMA[name]))) for name, value in changes.items()}
+    assert len(found | {good}) == 6
 
 
 def test_no_rows_give_no_packs():
@@ -68,10 +109,10 @@ def test_no_rows_give_no_packs():
     assert set(out.columns) >= {"ids", "input_ids", "labels", "seq_lengths"}
 
 
-@given(st.lists(st.integers(2, 40), max_size=60), st.integers(8, 33))
-def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity):
+@given(st.lists(st.integers(2, 40), max_size=60), st.integers(8, 33), st.sampled_from(["bfd", "single"]))
+def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity, strategy):
     frame = labelled(*lengths)
-    out = pack_conversations(frame, Pack(max_seq_len=capacity))
+    out = pack_conversations(frame, Pack(max_seq_len=capacity, strategy=strategy))
     kept = out.filter(pl.col("drop_reason").is_null())
     assert sorted(name for ids in out["ids"].to_list() for name in ids) == sorted(frame["id"].to_list())
     assert all(sum(row) == len(ids) <= capacity for row, ids in kept.select("seq_lengths", "input_ids").iter_rows())

@@ -1,6 +1,7 @@
 """A small but real run directory: packs of short conversations, a true manifest, a trained tokenizer."""
 
 import hashlib
+import itertools
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from schemas.checksum import checksums, summary
 from schemas.manifest import FileRecord, Manifest, ShardRecord, total
 from schemas.tables import PACKED
 
@@ -110,14 +112,41 @@ def pack_rows(split: str, n_packs: int, tokenizer: Tokenizer, *, seed: int, weig
     return rows
 
 
+def summed(rows: Sequence[dict[str, object]]) -> pa.Table:
+    """Return the packs with the columns that follow from the others."""
+    full = []
+    for row in rows:
+        lengths: list[int] = row["seq_lengths"]  # type: ignore[assignment]
+        labels: list[int] = row["labels"]  # type: ignore[assignment]
+        weights: list[float] = row["loss_weights"] or [float(label != -100) for label in labels]  # type: ignore[assignment]
+        ends = list(itertools.accumulate(lengths))
+        sums = [sum(weights[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+        full.append(
+            {
+                "n_tokens": sum(lengths),
+                "longest": max(lengths, default=0),
+                "sum_squares": sum(length**2 for length in lengths),
+                "n_trained": len([weight for weight in sums if weight > 0]),
+                "root_weight_sum": sum(weight**0.5 for weight in sums),
+                "checksum": 0,
+            }
+            | row
+        )
+    table = pa.Table.from_pylist(full, schema=PACKED).combine_chunks()
+    found = [checksums(batch) for batch in table.to_batches()]
+    at = PACKED.get_field_index("checksum")
+    return table.set_column(at, PACKED.field(at), pa.array([crc for crcs in found for crc in crcs], pa.uint32()))
+
+
 def make_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> FileRecord:
     target = stage / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    table = pa.Table.from_pylist(list(rows), schema=PACKED)
+    table = summed(rows)
     with pa.ipc.new_file(str(target), PACKED) as writer:
         writer.write_table(table, max_chunksize=4)
     data = target.read_bytes()
-    return FileRecord(path=path, rows=len(rows), bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    sha256 = hashlib.sha256(data).hexdigest()
+    return FileRecord(path=path, rows=len(rows), bytes=len(data), sha256=sha256, checksums=summary(table))
 
 
 def make_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: bool = False) -> Path:

@@ -1,14 +1,23 @@
 """Reading packs: verified bytes, exact batches, and errors that name what is wrong."""
 
+import contextlib
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from schemas.checksum import PackedRow
 from schemas.manifest import FileRecord
-from trainer.data.packs import Packs, read_manifest, split_files, verify
+from tests.trainer.conftest import make_shard, make_tokenizer, pack_rows
+from trainer.data.packs import Packs, read_manifest, split_files
 from trainer.errors import DataError
 
 ROW: dict[str, object] = {
@@ -42,6 +51,8 @@ def test_a_batch_holds_tokens_positions_and_shifted_targets(tmp_path: Path, writ
     assert packs.sum_squares.tolist() == [13, 13]
     assert packs.weights.tolist() == [3.0, 3.5]
     assert packs.longest == 3
+    assert packs.n_trained.tolist() == [2, 2]
+    assert packs.root_weights.tolist() == [2**0.5 + 1, 2.5**0.5 + 1]
 
 
 def test_metadata_of_packs_with_any_number_of_conversations(tmp_path: Path, write_shard: WriteShard) -> None:
@@ -90,27 +101,150 @@ def test_an_unusable_pack_is_named(
     assert "a:1" in str(caught.value)
 
 
-def test_every_flipped_bit_of_a_shard_is_found(run: Path) -> None:
-    manifest = read_manifest(run)
-    file = split_files(manifest, "train")[0]
-    path = run / "pack" / file.path
-    good = path.read_bytes()
-    assert verify(run / "pack", file) is None
-    for at in np.random.default_rng(0).integers(0, len(good) * 8, 200).tolist():
-        bad = bytearray(good)
-        bad[at // 8] ^= 1 << at % 8
-        path.write_bytes(bytes(bad))
-        problem = verify(run / "pack", file)
-        assert problem is not None
-        assert str(path) in problem
-        assert f"the manifest says {file.sha256}" in problem
-        assert "chatloom data CONFIG --verify" in problem
+USED = ("ids", "input_ids", "labels", "loss_weights", "seq_lengths")
 
 
-def test_a_missing_shard_is_named(run: Path) -> None:
-    file = split_files(read_manifest(run), "train")[0]
-    (run / "pack" / file.path).unlink()
-    assert "00000.arrow: No such file" in str(verify(run / "pack", file))
+@pytest.fixture(scope="module")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FileRecord, bytes]:
+    """Return the stage, the record and the bytes of a shard of six packs, three of them with loss weights."""
+    stage, tokenizer = tmp_path_factory.mktemp("shard"), make_tokenizer()
+    rows = [row for weighted in (True, False) for row in pack_rows("train", 3, tokenizer, seed=1, weighted=weighted)]
+    file = make_shard(stage, "kept/train/00000.arrow", rows)
+    return stage, file, (stage / file.path).read_bytes()
+
+
+def used_bytes(data: bytes) -> dict[str, list[int]]:
+    """Return where in a shard's file the values lie that are trained with, by column."""
+    file = pa.py_buffer(data)
+    found: dict[str, list[int]] = {name: [] for name in USED}
+    reader = pa.ipc.open_file(file)
+    for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)):
+        for name in USED:
+            values = batch[name].values
+            if len(values):
+                n_bytes = sum(map(len, values.to_pylist())) if name == "ids" else 4 * len(values)
+                start = values.buffers()[-1].address - file.address
+                found[name] += range(start, start + n_bytes)
+    return found
+
+
+def readings(stage: Path, file: FileRecord) -> list[PackedRow | None]:
+    """Return what is read of each pack, None for what is refused. Raises DataError if the shard is, at the start."""
+    packs = Packs(stage, [file])
+    rows: list[PackedRow | None] = [None] * len(packs)
+    for pack in range(len(packs)):
+        with contextlib.suppress(DataError):
+            rows[pack] = packs.row(pack)
+    return rows
+
+
+def is_same(one: PackedRow, other: PackedRow) -> bool:
+    return all(
+        (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", USED)
+@given(data=st.data())
+def test_a_flipped_bit_of_what_is_trained_with_is_found(
+    name: str, shard: tuple[Path, FileRecord, bytes], data: st.DataObject
+) -> None:
+    stage, file, good = shard
+    bad = bytearray(good)
+    bad[data.draw(st.sampled_from(used_bytes(good)[name]))] ^= 1 << data.draw(st.integers(0, 7))
+    (stage / file.path).write_bytes(bytes(bad))
+    try:
+        found = readings(stage, file)
+    except DataError:
+        return
+    finally:
+        (stage / file.path).write_bytes(good)
+    assert None in found
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_after_any_flipped_bit_a_pack_is_what_it_was_or_refused(
+    shard: tuple[Path, FileRecord, bytes], data: st.DataObject
+) -> None:
+    stage, file, good = shard
+    expected = readings(stage, file)
+    bad = bytearray(good)
+    bad[data.draw(st.integers(0, len(good) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    (stage / file.path).write_bytes(bytes(bad))
+    try:
+        found = readings(stage, file)
+    except DataError:
+        return
+    finally:
+        (stage / file.path).write_bytes(good)
+    assert None not in expected
+    assert all(got is None or (want and is_same(got, want)) for got, want in zip(found, expected, strict=True))
+
+
+def test_a_bit_that_flips_while_training_is_found_and_the_pack_is_named(
+    tmp_path: Path, write_shard: WriteShard
+) -> None:
+    file = write_shard(tmp_path, "kept/train/00000.arrow", [ROW, ROW | {"ids": ["b:7", "b:8"]}])
+    packs, path = Packs(tmp_path, [file]), tmp_path / file.path
+    batch = packs.read([0, 1], vocab_size=10)
+    data = path.read_bytes()
+    at = max(used_bytes(data)["input_ids"]) - 3  # the last token's lowest byte, which is 9
+    with path.open("r+b") as stream:  # in place: the mapping sees it
+        stream.seek(at)
+        stream.write(bytes([8]))
+    assert torch.equal(packs.read([0], vocab_size=10).input_ids_T, batch.input_ids_T[:5])
+    for read in (lambda: packs.read([0, 1], vocab_size=10), lambda: packs.tokens(1), lambda: packs.document_lengths(1)):
+        with pytest.raises(
+            DataError, match=r"00000\.arrow: row 1 \(b:7, b:8\): the pack is damaged: expected checksum"
+        ):
+            read()
+
+
+def test_the_checksum_of_a_pack_is_what_its_documentation_says(tmp_path: Path, write_shard: WriteShard) -> None:
+    file = write_shard(tmp_path, "kept/train/00000.arrow", [ROW | {"loss_weights": [0.0, 0.5, 2.0, 0.0, 1.0]}])
+    counts = struct.pack("<6qd", 2, 5, 5, 5, 2, 3, 3.0)
+    strings = struct.pack("<2i", 3, 3) + b"a:1a:2"
+    tokens = struct.pack("<5i", 5, 6, 7, 8, 9) + struct.pack("<5i", -100, 6, 7, -100, 9)
+    rest = struct.pack("<5f", 0, 0.5, 2, 0, 1) + struct.pack("<2i", 3, 2)
+    with pa.memory_map(str(tmp_path / file.path)) as source:
+        assert pa.ipc.open_file(source).read_all()["checksum"].to_pylist() == [
+            zlib.crc32(counts + strings + tokens + rest)
+        ]
+
+
+def test_a_shard_of_another_build_is_refused_though_it_is_whole(tmp_path: Path, write_shard: WriteShard) -> None:
+    file = write_shard(tmp_path, "kept/train/00000.arrow", [ROW])
+    other = write_shard(tmp_path, "kept/train/00000.arrow", [ROW | {"input_ids": [5, 6, 7, 8, 8]}])
+    assert (other.bytes, other.rows) == (file.bytes, file.rows)
+    assert len(Packs(tmp_path, [other])) == 1
+    with pytest.raises(DataError, match=r"00000\.arrow: the shard is damaged, or of another build"):
+        Packs(tmp_path, [file])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), "00000.arrow: No such file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "the shard is damaged: .* bytes, the manifest says"),
+        (lambda path: path.write_bytes(bytes(path.stat().st_size)), "not a readable Arrow file"),
+    ],
+    ids=["missing", "truncated", "zeroed"],
+)
+def test_a_file_that_is_not_there_whole_is_refused_at_the_start(
+    spoil: Callable[[Path], None], said: str, tmp_path: Path, write_shard: WriteShard
+) -> None:
+    file = write_shard(tmp_path, "kept/train/00000.arrow", [ROW])
+    spoil(tmp_path / file.path)
+    with pytest.raises(DataError, match=said):
+        Packs(tmp_path, [file])
+
+
+def test_packs_of_an_older_version_are_to_be_built_again(tmp_path: Path, write_shard: WriteShard) -> None:
+    file = msgspec.structs.replace(write_shard(tmp_path, "kept/train/00000.arrow", [ROW]), checksums="")
+    with pytest.raises(DataError, match="run `chatloom data CONFIG` again"):
+        Packs(tmp_path, [file])
 
 
 @pytest.mark.parametrize("path", ["kept/train/../../../secret", "kept/train/a/b.arrow"])

@@ -1,7 +1,8 @@
-"""The packs of a finished run: verified once, then read through memory maps."""
+"""The packs of a finished run: opened by their sums, and verified pack by pack as they are read."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final, NoReturn
 
 import msgspec
 import numpy as np
@@ -9,8 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from schemas.conform import SchemaError
-from schemas.files import sha256_of
+from schemas.checksum import SUMMARY, PackedRow, PackedRows, summary_of
 from schemas.manifest import FileRecord, Manifest
 from schemas.tables import PACKED
 from trainer.data.stream import Integers
@@ -18,6 +18,8 @@ from trainer.errors import DataError
 from trainer.model.decoder import Batch
 
 REBUILD = "`chatloom data CONFIG --verify` rebuilds it"
+NAMED: Final = 8
+"""Conversations of a pack that an error names; the rest are counted."""
 
 
 def read_manifest(run: Path) -> Manifest:
@@ -40,70 +42,83 @@ def split_files(manifest: Manifest, split: str) -> list[FileRecord]:
     return sorted(files, key=lambda file: file.path)
 
 
-def verify(stage: Path, file: FileRecord) -> str | None:
-    """Return what is wrong with a shard's bytes, or None when they are exactly those that were written."""
-    path = stage / file.path
-    try:
-        got = sha256_of(path)
-    except OSError as error:
-        return f"{path}: {error.strerror or error}; the manifest lists it; {REBUILD}"
-    if got != file.sha256:
-        return f"{path}: the shard is damaged: sha256 is {got}, the manifest says {file.sha256}; {REBUILD}"
-    return None
-
-
 class Packs:
-    """All packs of one split as one sequence; their metadata in arrays, their tokens on disk until read.
+    """All packs of one split as one sequence; their sums in arrays, their tokens on disk until read.
 
-    Arrays are indexed by pack: `n_tokens`, `sum_squares` (of document lengths), `n_supervised`, `weights` (sum of the
-    loss weights of the trained labels).
+    Arrays are indexed by pack: `n_tokens`, `longest_of` (tokens of its longest document), `sum_squares` (of document
+    lengths), `n_supervised`, `weights` (sum of the loss weights of the trained labels), `n_trained` (conversations with
+    such labels), `root_weights` (sum of the roots of their weights). They are compared with the manifest here, all else
+    with its checksum whenever it is read, so that starting costs a few bytes a pack and nothing unverified is ever
+    returned. Raises DataError.
     """
 
     def __init__(self, stage: Path, files: Sequence[FileRecord]) -> None:
-        tables = [_open(stage / file.path, file) for file in files]
-        self._table = pa.concat_tables(tables) if tables else PACKED.empty_table()
-        self._lengths = _Lists(self._table["seq_lengths"])
-        self._ids = self._table["ids"]
-        self._input_ids = _Lists(self._table["input_ids"])
-        self._labels = _Lists(self._table["labels"])
-        self._loss_weights = self._table["loss_weights"]
-        self.n_supervised: Integers = self._table["n_supervised"].to_numpy().astype(np.int64)
-        self.weights: npt.NDArray[np.float64] = self._table["weight_sum"].to_numpy()
-        lengths, starts = self._lengths.flat()
-        self.n_tokens: Integers = _sums(lengths, starts)
-        self.sum_squares: Integers = _sums(lengths * lengths, starts)
-        self.longest = int(lengths.max(initial=0))
+        self._paths = [stage / file.path for file in files]
+        tables = [_open(path, file) for path, file in zip(self._paths, files, strict=True)]
+        columns = {name: _column(tables, name) for name in SUMMARY}
+        self._file_starts = np.cumsum([0, *(table.num_rows for table in tables)])
+        for path, file, first, last in zip(
+            self._paths, files, self._file_starts[:-1].tolist(), self._file_starts[1:].tolist(), strict=True
+        ):
+            _compare(path, file, [column[first:last] for column in columns.values()])
+        batches = [batch for table in tables for batch in table.to_batches() if batch.num_rows]
+        self._batches = [PackedRows(batch) for batch in batches]
+        self._batch_starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
+        self._checksums = columns["checksum"]
+        self.n_tokens: Integers = columns["n_tokens"].astype(np.int64)
+        self.sum_squares: Integers = columns["sum_squares"]
+        self.n_supervised: Integers = columns["n_supervised"].astype(np.int64)
+        self.n_trained: Integers = columns["n_trained"].astype(np.int64)
+        self.weights: npt.NDArray[np.float64] = columns["weight_sum"]
+        self.root_weights: npt.NDArray[np.float64] = columns["root_weight_sum"]
+        self.longest_of: Integers = columns["longest"].astype(np.int64)
+        self.longest = int(self.longest_of.max(initial=0))
 
     def __len__(self) -> int:
-        return int(self._table.num_rows)
+        return len(self._checksums)
+
+    def row(self, pack: int) -> PackedRow:
+        """Return what a pack holds, a copy. Raises DataError, naming it and its conversations, if a bit of it has changed."""
+        batch = int(np.searchsorted(self._batch_starts, pack, side="right")) - 1
+        try:
+            row = self._batches[batch][pack - int(self._batch_starts[batch])].copied()
+        except IndexError:  # an offset that leads nowhere
+            self._raise_damaged(pack, "its offsets lead outside the file", ())
+        found = row.checksum(n_supervised=int(self.n_supervised[pack]), weight_sum=float(self.weights[pack]))
+        if found != self._checksums[pack]:
+            self._raise_damaged(pack, f"expected checksum {self._checksums[pack]:08x}, got {found:08x}", row.names())
+        return row
 
     def ids(self, packs: Sequence[int]) -> list[str]:
         """Return the ids of the conversations in `packs`, in order."""
-        return [name for pack in packs for name in self._ids[pack].as_py()]
+        return [name for pack in packs for name in self.row(pack).names()]
 
     def document_lengths(self, pack: int) -> npt.NDArray[np.int32]:
         """Return the lengths of the conversations of a pack, in order."""
-        return self._lengths[pack]
+        return self.row(pack).seq_lengths
 
     def tokens(self, pack: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Return the input ids and the labels of a pack, zero-copy."""
-        return self._input_ids[pack], self._labels[pack]
+        """Return the input ids and the labels of a pack."""
+        row = self.row(pack)
+        return row.input_ids, row.labels
 
     def read(self, packs: Sequence[int], *, vocab_size: int) -> Batch:
         """Return `packs` as one batch on the CPU; no packs give one token that trains nothing.
 
-        Raises DataError, naming the pack, when lengths disagree, a document starts on a trained label, or a token is
-        outside the vocabulary.
+        Raises DataError, naming the pack, when it is damaged, lengths disagree, a document starts on a trained label, or
+        a token is outside the vocabulary.
         """
         if not packs:
             return _nothing()
-        ids, labels = (np.concatenate(column) for column in zip(*(self.tokens(pack) for pack in packs), strict=True))
-        lengths = np.concatenate([self._lengths[pack] for pack in packs])
+        found = [self.row(pack) for pack in packs]
+        for pack, row in zip(packs, found, strict=True):
+            self._check(pack, row, vocab_size)
+        ids, labels = np.concatenate([row.input_ids for row in found]), np.concatenate([row.labels for row in found])
+        lengths = np.concatenate([row.seq_lengths for row in found])
         starts = np.cumsum(lengths) - lengths
-        self._check(packs, ids, labels, lengths, starts, vocab_size)
         # a label is the target of the token before it; the first of a document is -100, so none crosses a border
         rows = np.flatnonzero(labels[1:] != -100)
-        weights = np.concatenate([self._weights(pack) for pack in packs])
+        weights = np.concatenate([_weights(row) for row in found])
         return Batch(
             input_ids_T=torch.from_numpy(ids.astype(np.int64)),
             positions_T=torch.from_numpy(np.arange(len(ids)) - np.repeat(starts, lengths)),
@@ -113,83 +128,85 @@ class Packs:
             weights_S=torch.from_numpy(weights[rows + 1]),
         )
 
-    def _weights(self, pack: int) -> npt.NDArray[np.float32]:
-        value = self._loss_weights[pack]
-        if not value.is_valid:
-            return np.ones(int(self.n_tokens[pack]), dtype=np.float32)
-        weights: npt.NDArray[np.float32] = value.values.to_numpy(zero_copy_only=False).astype(np.float32)
-        return weights
-
-    def _check(
-        self,
-        packs: Sequence[int],
-        ids: npt.NDArray[np.int32],
-        labels: npt.NDArray[np.int32],
-        lengths: npt.NDArray[np.int32],
-        starts: Integers,
-        vocab_size: int,
-    ) -> None:
+    def _check(self, pack: int, row: PackedRow, vocab_size: int) -> None:
+        """Raise DataError for a pack that is as it was built, and yet cannot be trained on."""
+        ids, labels, lengths, n_tokens = row.input_ids, row.labels, row.seq_lengths, int(self.n_tokens[pack])
         wrong = None
-        if not len(ids) == len(labels) == lengths.sum():
-            wrong = f"{len(ids)} input_ids, {len(labels)} labels, seq_lengths sum to {lengths.sum()}"
+        if not len(ids) == len(labels) == n_tokens == lengths.sum():
+            wrong = (
+                f"{len(ids)} input_ids, {len(labels)} labels, seq_lengths sum to {lengths.sum()}, n_tokens {n_tokens}"
+            )
         elif (lengths < 1).any():
             wrong = "a conversation without tokens"
-        elif (labels[starts] != -100).any():
+        elif (labels[np.cumsum(lengths) - lengths] != -100).any():
             wrong = "the first label of a conversation is trained, expected -100"
-        elif ids.min() < 0 or ids.max() >= vocab_size:
+        elif ids.min(initial=0) < 0 or ids.max(initial=0) >= vocab_size:
             wrong = f"token ids {ids.min()} to {ids.max()}, the model knows 0 to {vocab_size - 1}"
-        elif int((labels != -100).sum()) != int(self.n_supervised[list(packs)].sum()):
-            wrong = f"{(labels != -100).sum()} trained labels, n_supervised says {self.n_supervised[list(packs)].sum()}"
+        elif np.count_nonzero(labels != -100) != self.n_supervised[pack]:
+            wrong = f"{(labels != -100).sum()} trained labels, n_supervised says {self.n_supervised[pack]}"
         if wrong:
-            raise DataError(f"packs {list(packs)} ({', '.join(self.ids(packs)[:3])} …): {wrong}; {REBUILD}")
+            raise DataError(f"{self._where(pack, row.names())}: {wrong}; {REBUILD}")
+
+    def _raise_damaged(self, pack: int, wrong: str, names: Sequence[str]) -> NoReturn:
+        raise DataError(
+            f"{self._where(pack, names)}: the pack is damaged: {wrong}. Nothing of it was trained; {REBUILD}"
+        )
+
+    def _where(self, pack: int, names: Sequence[str]) -> str:
+        file = int(np.searchsorted(self._file_starts, pack, side="right")) - 1
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        said = f" ({', '.join(names[:NAMED])}{more})" if names else ""
+        return f"{self._paths[file]}: row {pack - int(self._file_starts[file])}{said}"
 
 
-class _Lists:
-    """Random access to a chunked column of lists of int32, without copying."""
-
-    def __init__(self, column: pa.ChunkedArray) -> None:
-        self._chunks = [(chunk.offsets.to_numpy(), chunk.values.to_numpy()) for chunk in column.chunks if len(chunk)]
-        sizes = [len(offsets) - 1 for offsets, _ in self._chunks]
-        self._starts = np.cumsum([0, *sizes])
-
-    def flat(self) -> tuple[Integers, Integers]:
-        """Return all values, end to end, and where each row starts among them, then where the last one ends."""
-        parts = [values[offsets[0] : offsets[-1]] for offsets, values in self._chunks]
-        counts = [np.diff(offsets) for offsets, _ in self._chunks]
-        none = np.zeros(0, dtype=np.int64)
-        starts = np.cumsum(np.concatenate([[0], *counts])).astype(np.int64)
-        return np.concatenate([none, *parts]).astype(np.int64), starts
-
-    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
-        chunk = int(np.searchsorted(self._starts, row, side="right")) - 1
-        offsets, values = self._chunks[chunk]
-        at = row - int(self._starts[chunk])
-        part: npt.NDArray[np.int32] = values[offsets[at] : offsets[at + 1]]
-        return part
-
-
-def _sums(values: Integers, starts: Integers) -> Integers:
-    """Return the sum of each row; `starts` has one more entry than there are rows."""
-    # a zero at the end gives a row that starts there something to point at; reduceat gives an empty row its first value
-    sums = np.add.reduceat(np.append(values, 0), starts[:-1]) if len(starts) > 1 else np.zeros(0, dtype=np.int64)
-    sums[np.diff(starts) == 0] = 0
-    return sums
+def _weights(row: PackedRow) -> npt.NDArray[np.float32]:
+    return np.ones(len(row.labels), np.float32) if row.loss_weights is None else row.loss_weights
 
 
 def _open(path: Path, file: FileRecord) -> pa.Table:
+    """Return the columns of a shard, mapped: only what says where they lie is read."""
+    if not file.checksums:
+        raise DataError(f"{path}: built by an older version, without checksums; run `chatloom data CONFIG` again")
     try:
+        size = path.stat().st_size
+        if size != file.bytes:
+            raise DataError(
+                f"{path}: the shard is damaged: {size:,} bytes, the manifest says {file.bytes:,}; {REBUILD}"
+            )
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{path}: not a readable Arrow file: {error}; {REBUILD}") from None
-    if missing := [name for name in PACKED.names if name not in table.column_names]:
-        raise DataError(f"{path}: column(s) {', '.join(missing)} are missing; got {table.column_names}; {REBUILD}")
+        types = {column.name: column.type for column in table.schema}  # a name may have become no UTF-8
+    except OSError as error:  # an ArrowInvalid is none
+        raise DataError(f"{path}: {error.strerror or error}; the manifest lists it; {REBUILD}") from None
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{path}: the shard is damaged: not a readable Arrow file: {error}; {REBUILD}") from None
+    if wrong := [f"{own.name} ({own.type})" for own in PACKED if types.get(own.name) != own.type]:
+        raise DataError(f"{path}: the shard is damaged: column(s) {', '.join(wrong)} not found; {REBUILD}")
+    table = table.select(PACKED.names)
     try:
-        table = table.select(PACKED.names).cast(PACKED)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError, SchemaError) as error:
-        raise DataError(f"{path}: not the columns of a pack: {error}; {REBUILD}") from None
+        table.validate()  # lengths and buffers agree; of the offsets, each row's are bounded when it is read
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: the shard is damaged: {error}; {REBUILD}") from None
+    if nulls := [own.name for own in PACKED if not own.nullable and table[own.name].null_count]:
+        raise DataError(f"{path}: the shard is damaged: column(s) {', '.join(nulls)} have nulls; {REBUILD}")
     if table.num_rows != file.rows:
-        raise DataError(f"{path}: {table.num_rows} packs, the manifest says {file.rows}; {REBUILD}")
+        raise DataError(
+            f"{path}: the shard is damaged: {table.num_rows} packs, the manifest says {file.rows}; {REBUILD}"
+        )
     return table
+
+
+def _column(tables: Sequence[pa.Table], name: str) -> npt.NDArray[Any]:
+    """Return a column of all tables, a copy in memory."""
+    kind = PACKED.field(name).type.to_pandas_dtype()
+    return np.concatenate([np.zeros(0, kind), *(chunk.to_numpy() for table in tables for chunk in table[name].chunks)])
+
+
+def _compare(path: Path, file: FileRecord, columns: list[npt.NDArray[Any]]) -> None:
+    if summary_of(columns) != file.checksums:
+        raise DataError(
+            f"{path}: the shard is damaged, or of another build: the checksums of its packs are not those of the "
+            f"manifest; {REBUILD}"
+        )
 
 
 def _nothing() -> Batch:
