@@ -60,8 +60,8 @@ def near(pattern: str, names: Mapping[str, Collection[str]], others: Iterable[st
     """Return what a pattern that matches nothing may have meant."""
     full = sorted({all_layers(outer) for outers in names.values() for outer in outers})
     short = {part for name in full for part in name.split(".") if part not in ("*", "weight", "bias")}
-    said = [*short, *others, *full]
-    close = difflib.get_close_matches(pattern, said, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(pattern, [*sorted(short), *others], n=2)
+    close = close or difflib.get_close_matches(pattern, full, n=2)
     if close:
         return f"did you mean {' or '.join(close)}?"
     return f"expected a part of a name such as {', '.join(full[:3])}"
