@@ -6,13 +6,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from schemas.errors import UserError
 from schemas.settings import ConfigError
 from trainer.errors import Diverged, Elsewhere, StorageError
 from trainer.job import Job, read_job
 from trainer.signals import Stop, catching
+
+if TYPE_CHECKING:
+    from trainer.report.console import Reporter
+    from trainer.world import World
 
 INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, as of any command: so `make train && deploy` does not go on with half a model."""
@@ -69,11 +73,20 @@ def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> bool:
     with joined() as world:
         reporter = Reporter(is_silent=not world.is_first)
         if dry_run:
-            from trainer.report.preview import preview
-
-            reporter.say(preview(job, world))
+            _preview(job, world, reporter)
             return True
         return fit(job, world, reporter, stop, fresh=fresh)
+
+
+def _preview(job: Job, world: "World", reporter: "Reporter") -> None:
+    from trainer.loop import with_local_model
+    from trainer.phases import foreseen
+    from trainer.report.preview import preview
+
+    for one in foreseen(job):
+        if one.phase is not None:
+            reporter.say(f"phase {one.phase}")
+        reporter.say(preview(with_local_model(one, world), world))
 
 
 def _complain(text: str) -> None:

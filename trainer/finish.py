@@ -46,11 +46,11 @@ def finish(job: Job, inputs: Inputs, model: Decoder, state: State, precision: Pr
         reporter.say(f"warning: every sample ran to its limit of {job.generation.max_new_tokens} tokens without ending")
     if not job.train.export_unless_stopping:
         _require_stops(job, inputs, model, precision, reporter)
-    path = job.home / "export"
+    path = job.results / "export"
     with storing(path):
         export(path, model, assets=inputs.assets, generation=inputs.generation, dtype=job.train.export_dtype)
         done = Exported(step=state.n_steps, dtype=job.train.export_dtype)
-        write_whole(job.home / "exported.json", msgspec.json.encode(done) + b"\n")
+        write_whole(job.results / "exported.json", msgspec.json.encode(done) + b"\n")
     reporter.say(f"exported to {path} (transformers: AutoModelForCausalLM.from_pretrained({str(path)!r}))")
 
 
@@ -73,7 +73,7 @@ def check_prompts(job: Job, inputs: Inputs, model: Decoder) -> None:
         )
     if not job.train.export_unless_stopping and not _smoke_prompts(job, inputs, model):
         raise ConfigError(
-            f"{job.run / 'pack'}: no conversation has a trained turn after at most {_longest_smoke(room)} tokens, so it "
+            f"{job.data / 'pack'}: no conversation has a trained turn after at most {_longest_smoke(room)} tokens, so it "
             "could not be tested whether the model ends its answers. Raise max_position_embeddings, or give "
             "--set train.export_unless_stopping=true to export without the test"
         )
@@ -145,7 +145,7 @@ def _require_stops(job: Job, inputs: Inputs, model: Decoder, precision: Precisio
         reporter.say(text)
         return
     raise ExportRefused(
-        f"{job.home / 'export'}: not written, because only {text} ({', '.join(map(str, sorted(stop_ids)))}) within "
+        f"{job.results / 'export'}: not written, because only {text} ({', '.join(map(str, sorted(stop_ids)))}) within "
         f"{SMOKE_TOKENS} tokens; at least half must, or the model, served, would not end its answers. The checkpoint is "
         "kept. Train longer, or see with `chatloom look RUN mask` that stop tokens are trained; "
         "--set train.export_unless_stopping=true exports it as it is."

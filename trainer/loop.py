@@ -1,23 +1,28 @@
 """Training, top to bottom: from the first step, or from the newest checkpoint, to the exported model."""
 
 import contextlib
+import functools
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from schemas.lock import locked
+from schemas.models import Model
 from trainer.checkpoint import at_step
 from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs, open_inputs
-from trainer.errors import OutOfMemory, storing
+from trainer.errors import OutOfMemory, PlanMismatch, storing
 from trainer.files import sweep
 from trainer.finish import check_prompts, finish, is_exported
 from trainer.job import Job
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
+from trainer.model.hub import resolve_together
 from trainer.model.weights import load_pretrained
+from trainer.phases import after, check_tokenizers, join_records, phase_jobs
 from trainer.report.console import Reporter
 from trainer.signals import Stop
 from trainer.step import choose_precision
@@ -29,27 +34,68 @@ LOCK = ".lock"
 
 
 def fit(job: Job, world: World, reporter: Reporter, stop: Stop, *, fresh: bool) -> bool:
-    """Train `job` to its last step and export it, or stop at a step's end with a checkpoint when `stop` asks.
+    """Train `job`, phase by phase if it has several, or stop at a step's end with a checkpoint when `stop` asks.
 
     Return whether the last step is done. Nothing is written, and `fresh` removes nothing, before it is known that data,
     model and settings work. Raises UserError for everything that a person can put right.
     """
+    jobs = phase_jobs(job)
+    if len(jobs) > 1:
+        world.together(lambda: check_tokenizers(jobs))
+    with contextlib.ExitStack() as held:
+        for i, one in enumerate(jobs):
+            if one.phase is not None:
+                reporter.say(f"phase {i + 1} of {len(jobs)}: {one.phase}")
+            if i > 0:
+                one = world.together(functools.partial(after, one, jobs[i - 1]))
+            take = functools.partial(_take_home, job, one, held if i == 0 else None, fresh=fresh)
+            is_done = _fit_one(one, world, reporter, stop, take)
+            if one.phase is not None:
+                _join(job, jobs, world, are_together=is_done and not one.is_last)
+            if not is_done:
+                return False
+    return True
+
+
+def _join(job: Job, jobs: Sequence[Job], world: World, *, are_together: bool) -> None:
+    """Join the records of all phases, on the first rank; after the last phase, or a stop, it is alone."""
+
+    def join() -> None:
+        if world.is_first:
+            join_records(job, jobs)
+
+    if are_together:
+        world.together(join)
+    else:
+        join()
+
+
+def _fit_one(job: Job, world: World, reporter: Reporter, stop: Stop, take: Callable[[], None]) -> bool:
+    """Train to the last step and export; `take` is called, on the first rank, once it is known that everything works."""
     try:
-        inputs = open_inputs(job.run, world)
+        inputs = open_inputs(job.data, world)
+        job = with_local_model(job, world)
         precision = choose_precision(job.train, world)
         model, notices = world.together(lambda: _usable_model(job, inputs))
         model = model.to(world.device)
         training = world.together(lambda: Training(job, world, reporter, inputs, model, precision))
-        with contextlib.ExitStack() as held:
-            world.together(lambda: _take_home(job, held, fresh=fresh) if world.is_first else None)
-            for notice in notices:
-                reporter.say(notice)
-            return _run(training, stop)
+        world.together(lambda: take() if world.is_first else None)
+        for notice in notices:
+            reporter.say(notice)
+        return _run(training, stop)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{world.device}: out of memory: {str(error).splitlines()[0]} Lower [train] micro_batch (it is "
-            f"{job.train.micro_batch}; the result stays the same), or pack.max_seq_len and build the data again"
+            f"{job.train.micro_batch}; the result stays the same), set gradient_checkpointing, or pack.max_seq_len lower and "
+            "build the data again"
         ) from None
+
+
+def with_local_model(job: Job, world: World) -> Job:
+    """Return `job` with its model's directory in place of a name on the hub. Every rank must come. Raises ModelError."""
+    if job.model.path is None:
+        return job
+    return replace(job, model=Model(path=str(resolve_together(job.model, world))))
 
 
 def _usable_model(job: Job, inputs: Inputs) -> tuple[Decoder, list[str]]:
@@ -77,16 +123,30 @@ def build_model(job: Job, *, vocab_size: int, added_tokens: Mapping[str, int]) -
     return model, []
 
 
-def _take_home(job: Job, held: contextlib.ExitStack, *, fresh: bool) -> None:
-    """Lock RUN/train for as long as `held` is open, and tidy or empty it. Raises LockedError and StorageError."""
-    with storing(job.home):
-        held.enter_context(locked(job.home / LOCK))
-        for path in job.home.iterdir() if fresh else ():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
-        sweep(job.home)
+def _take_home(job: Job, phase: Job, held: contextlib.ExitStack | None, *, fresh: bool) -> None:
+    """Make the home of `phase`; with `held`, first lock RUN/train for as long as it is open, and tidy or empty it.
+
+    Raises LockedError, StorageError, and PlanMismatch where RUN/train was trained in phases and is not now, or the reverse.
+    """
+    home = job.train_home
+    with storing(home):
+        if held is not None:
+            held.enter_context(locked(home / LOCK))
+            for path in home.iterdir() if fresh else ():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
+            sweep(home)
+            other = home / ("checkpoints" if job.train.phases else "phases")
+            if other.is_dir():
+                was, now = ("without", "with") if job.train.phases else ("with", "without")
+                raise PlanMismatch(
+                    f"{other}: this run was trained {was} [[train.phases]], and now comes {now} them. Restore the old settings "
+                    "to continue, start over with --fresh (it removes what was trained), or use another run (--run)"
+                )
+        phase.home.mkdir(parents=True, exist_ok=True)
+        sweep(phase.home)
 
 
 def _run(training: Training, stop: Stop) -> bool:
@@ -94,7 +154,7 @@ def _run(training: Training, stop: Stop) -> bool:
     job, world, reporter, total = training.job, training.world, training.reporter, training.schedule.total
     try:
         training.resume()
-        is_there = world.is_first and is_exported(job.home, step=training.n_steps, dtype=job.train.export_dtype)
+        is_there = world.is_first and is_exported(job.results, step=training.n_steps, dtype=job.train.export_dtype)
         if training.is_done and world.max(float(is_there))[0]:
             _say_finished(training)
             return True
@@ -106,10 +166,16 @@ def _run(training: Training, stop: Stop) -> bool:
         training.save()
     finally:
         training.close()
+    end = functools.partial(
+        finish, job, training.inputs, training.model, training.state(), training.precision, reporter
+    )
+    if training.is_done and not job.is_last:
+        world.together(lambda: end() if world.is_first else None)
+        return True
     # rank 0 samples and exports for as long as it takes; the others need not wait for it
     world.leave()
     if training.is_done and world.is_first:
-        finish(job, training.inputs, training.model, training.state(), training.precision, reporter)
+        end()
     if not training.is_done:
         reporter.say(f"stopped after step {training.n_steps} of {total}; to continue:")
         reporter.say(job.resume)
@@ -127,12 +193,11 @@ def _step(training: Training, stop: Stop) -> None:
 
 
 def _say_finished(training: Training) -> None:
+    job = training.job
     longer = (
         "more train.steps continue it"
-        if training.job.train.schedule == "constant"
+        if job.train.schedule == "constant"
         else "to train longer, start another run from its export ([model] path): this schedule has come to its end"
     )
-    training.reporter.say(
-        f"already finished at step {training.n_steps}, exported to {training.job.home / 'export'}; "
-        f"--fresh starts over, {longer}"
-    )
+    said = f"already finished at step {training.n_steps}, exported to {job.results / 'export'}"
+    training.reporter.say(f"{said}; --fresh starts over, {longer}" if job.is_last else said)

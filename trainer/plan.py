@@ -82,6 +82,8 @@ def identity(
     if job.lora.rank:
         lora = msgspec.to_builtins(job.lora)
         found |= {f"lora.{name}": value for name, value in lora.items() if name != "merge"}
+    if job.before is not None:
+        found["phase before"] = job.before
     found["warm-up steps"] = warmup_steps(schedule.total, job.train)
     if job.train.schedule != "constant":
         found |= {"steps": schedule.total, "train.min_lr_ratio": job.train.min_lr_ratio}

@@ -22,7 +22,7 @@ from trainer.world import World
 
 def preview(job: Job, world: World) -> str:
     """Return lines that say what `job` would train, on what, and for how long. Nothing is written."""
-    inputs = open_inputs(job.run, world)
+    inputs = open_inputs(job.data, world)
     precision = choose_precision(job.train, world)
     return world.together(lambda: _describe(job, world, inputs, precision))
 
@@ -39,7 +39,7 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
     n_warmup = warmup_steps(schedule.total, train)
     plan = identity(job, schedule, inputs.files, architecture, precision.name)
     rows = {
-        "run": str(job.run),
+        "run": str(job.data),
         "model": f"{architecture.model_type}, {n_parameters:,} parameters, vocabulary {architecture.vocab_size:,}",
         "training packs": f"{len(inputs.packs):,} ({per_epoch:,} tokens, {trained:,} trained)",
         "validation packs": f"{len(inputs.validation):,} ({int(inputs.validation.n_tokens.sum()):,} tokens)",
