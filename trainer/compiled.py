@@ -1,5 +1,7 @@
 """torch.compile for each block of a decoder, and batches of few sizes, so that what was compiled fits the next one."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -26,6 +28,16 @@ def compile_blocks(model: Decoder) -> None:
     """
     for block in model.layers:
         block.compile()
+
+
+@contextlib.contextmanager
+def as_written(model: Decoder) -> Iterator[None]:
+    """Let blocks that were compiled run as they are written: of the steps of an answer no two have the same shapes."""
+    if any(block._compiled_call_impl is not None for block in model.layers):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:  # to set it takes seconds the first time
+        yield
 
 
 def padded(batch: Batch, *, full: int) -> Batch:
