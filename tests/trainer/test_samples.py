@@ -12,6 +12,7 @@ from schemas.models import Model
 from trainer.answers.desk import Answer
 from trainer.answers.generate import Prompt, answers
 from trainer.answers.samples import answer_all, write_samples
+from trainer.compiled import as_written
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
 from trainer.report.console import Reporter
@@ -49,8 +50,11 @@ def test_compiled_blocks_answer_uncompiled(model: Decoder) -> None:
     for block in model.layers:
         block.compile(backend=refuse)
     assert answer_all(model, PROMPTS, settings=settings, stop_ids=(), seed=0, precision=PRECISION) == before
+    ids = torch.arange(5)
+    with as_written(model):
+        model.logits(ids, (5,))
     with pytest.raises(Exception, match="something is compiled"):
-        answers(model, [[1, 2]], settings=settings, stop_ids=(), seed=0)
+        model.logits(ids, (5,))
 
 
 def test_the_file_has_everything_and_the_screen_what_is_new(
