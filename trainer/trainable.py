@@ -67,16 +67,16 @@ class Learning:
         return [said + (own if self.n_adapters else ""), *table, *self.notes]
 
 
-def select(model: Decoder, trainable: Trainable | None, *, with_adapters: bool = True) -> Learning:
-    """Let those weights of `model` have gradients that `trainable` names and, `with_adapters`, its adapters; return which.
+def select(model: Decoder, trainable: Trainable | None) -> Learning:
+    """Let those weights of `model` have gradients that `trainable` names, and its adapters if it has any; return which.
 
-    None is all of the model's own or, where its adapters learn, none of them. Raises ConfigError for a word or a regular
+    None is all of the model's own or, where there are adapters, none of them. Raises ConfigError for a word or a regular
     expression that matches nothing, for one that matches a part of a fused matrix, and when nothing would learn.
     """
     outer = outer_names(model)
     own = {name: tuple(outers) for name, outers in outer.items() if not is_adapter(name)}
     adapters = {name for name in outer if is_adapter(name)}
-    learns = set(adapters) if with_adapters else set[str]()
+    learns = set(adapters)
     said = (
         ("all",)
         if trainable is None and not learns

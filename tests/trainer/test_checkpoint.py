@@ -2,22 +2,31 @@
 
 import os
 import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from schemas.models import Model
-from schemas.training import Train
+from schemas.models import Lora, Model
+from schemas.training import Train, Trainable
+from tests.trainer.tiny import tiny_batch, tiny_model
 from trainer import checkpoint
 from trainer.checkpoint import State
 from trainer.data.stream import Cursor
-from trainer.errors import CheckpointsUnusable, PlanMismatch
+from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch, StorageError
+from trainer.frozen import narrow
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
+from trainer.model.lora import adapt, outer_names
 from trainer.optim import make_adamw
+from trainer.trainable import select
+from trainer.world import World
 
 
 def trained(seed: int = 0, model_type: str = "qwen3") -> tuple[Decoder, torch.optim.AdamW]:
@@ -212,3 +221,135 @@ def test_a_checkpoint_holds_no_pickle(tmp_path: Path) -> None:
         header = file.read_bytes()
         length = int.from_bytes(header[:8], "little")
         assert isinstance(msgspec.json.decode(header[8 : 8 + length]), dict)
+
+
+PARTIAL = [
+    ("llama", Lora(rank=3, targets=("all-linear",)), None),
+    ("gpt2", Lora(rank=3, dropout=0.2, targets=("q_proj", "c_fc")), ("norms",)),
+    ("qwen2", Lora(), ("last_block", "biases")),
+    ("gpt2", Lora(), "last_block"),
+]
+
+
+def partial(family: str, lora: Lora, trainable: Trainable | None) -> tuple[Decoder, torch.optim.AdamW]:
+    model = tiny_model(family)
+    adapt(model, lora, seed=0)
+    select(model, trainable)
+    narrow(model, torch.bfloat16)
+    return model, make_adamw(model, Train(weight_decay=0.1))
+
+
+def steps(model: Decoder, optimizer: torch.optim.Optimizer, *numbers: int) -> None:
+    for number in numbers:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = model(tiny_batch(14, 9, seed=number, step=number)).objective
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize(("family", "lora", "trainable"), PARTIAL)
+def test_what_learns_is_all_that_is_stored_and_goes_on_bit_for_bit(
+    family: str, lora: Lora, trainable: Trainable | None, tmp_path: Path
+) -> None:
+    model, optimizer = partial(family, lora, trainable)
+    steps(model, optimizer, 0, 1, 2)
+    path = checkpoint.save(tmp_path, state(3), model, optimizer, keep=1)
+    steps(model, optimizer, 3, 4)
+    other, empty = partial(family, lora, trainable)
+    checkpoint.restore(path, checkpoint.read_state(path), other, empty)
+    steps(other, empty, 3, 4)
+    for (name, a), (_, b) in zip(model.named_parameters(), other.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+        assert optimizer.state[a].keys() == empty.state[b].keys()
+        for key, value in optimizer.state[a].items():
+            assert torch.equal(value, empty.state[b][key]), (name, key)
+    outer = {outer for name, p in model.named_parameters() if p.requires_grad for outer in outer_names(model)[name]}
+    assert set(load_file(path / "model.safetensors")) == outer
+    moments = {f"{moment}.{name}" for moment in ("exp_avg", "exp_avg_sq") for name in outer}
+    assert set(load_file(path / "optimizer.safetensors")) == moments
+
+
+def share_of(model: Decoder, rank: int, size: int) -> torch.optim.AdamW:
+    own = [parameter for i, parameter in enumerate(model.parameters()) if i % size == rank]
+    return torch.optim.AdamW(own, lr=1e-2, betas=(0.9, 0.95), fused=True)
+
+
+def world_of(rank: int, size: int) -> World:
+    return World(rank=rank, size=size, local_rank=rank, local_size=size, device=torch.device("cpu"))
+
+
+def test_moments_of_many_ranks_are_read_by_any_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("qwen2")
+    whole, shares = make_adamw(model, Train(lr=1e-2)), [share_of(model, rank, 3) for rank in range(3)]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    for share in shares:
+        share.step()
+    with torch.no_grad():
+        for parameter, old in zip(model.parameters(), before, strict=True):
+            parameter.copy_(old)
+    whole.step()
+    barrier = threading.Barrier(3)
+
+    def together(self: World, do: Callable[[], object]) -> object:
+        # ranks as threads: each does its part, and none goes on before all have
+        try:
+            return do()
+        finally:
+            barrier.wait(timeout=30)
+
+    monkeypatch.setattr(World, "together", together)
+    stale = tmp_path / ".tmp-step-00000001-shares"
+    stale.mkdir()
+    (stale / "optimizer-00007.safetensors").write_bytes(b"of a run that was killed")
+    with ThreadPoolExecutor(3) as pool:
+        ranks = [
+            pool.submit(checkpoint.save_shares, tmp_path, state(1), model, shares[rank], world_of(rank, 3), keep=1)
+            for rank in range(3)
+        ]
+        paths = {rank.result() for rank in ranks}
+    assert paths == {tmp_path / "step-00000001"}
+    (path,) = paths
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    found = checkpoint.read_state(path)
+    names = [f"optimizer-{rank:05d}.safetensors" for rank in range(3)]
+    assert sorted(found.files) == ["model.safetensors", *names]
+    assert checkpoint.newest_whole(tmp_path) == (path, {})
+    for size in (1, 2, 5):
+        for rank in range(size):
+            other = tiny_model("qwen2", seed=9)
+            optimizer = share_of(other, rank, size)
+            checkpoint.restore(path, found, other, optimizer)
+            mine = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            assert set(optimizer.state) == set(mine)
+            for a, b in zip(model.parameters(), other.parameters(), strict=True):
+                assert torch.equal(a, b)
+                for key, value in optimizer.state.get(b, {}).items():
+                    assert torch.equal(value, whole.state[a][key])
+    flip(path / names[1])
+    assert checkpoint.newest_whole(tmp_path)[0] is None
+
+
+def test_shares_that_cannot_be_written_are_one_error(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="step-00000001: could not be written"):
+        checkpoint.save_shares(tmp_path / "file", state(1), model, optimizer, world_of(0, 1), keep=1)
+
+
+def test_the_best_is_kept_however_old(tmp_path: Path) -> None:
+    model, optimizer = trained()
+    for n in range(1, 7):
+        checkpoint.save(tmp_path, state(n), model, optimizer, keep=2, also={2})
+    assert sorted(checkpoint.step_of(path) for path in tmp_path.iterdir()) == [2, 5, 6]
+    checkpoint.save(tmp_path, state(7), model, optimizer, keep=2, also={6})
+    assert sorted(checkpoint.step_of(path) for path in tmp_path.iterdir()) == [6, 7]
+
+
+def test_a_checkpoint_of_other_weights_is_refused_by_name(tmp_path: Path) -> None:
+    one, other = partial("llama", Lora(rank=3, targets=("q_proj",)), None), partial("llama", Lora(), "norms")
+    path = checkpoint.save(tmp_path, state(1), *one, keep=1)
+    with pytest.raises(ModelError, match=r"step-00000001: model.layers.0.input_layernorm.weight is missing"):
+        checkpoint.restore(path, checkpoint.read_state(path), *other)
