@@ -17,6 +17,7 @@ see that it runs. Useful work is what trainer.report.flops counts: recomputation
 """
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
@@ -36,7 +37,6 @@ from schemas.models import Lora, Model, RopeScaling
 from schemas.training import Train
 from trainer.compiled import compile_blocks, padded
 from trainer.loss import cross_entropy
-from trainer.model import attention
 from trainer.model.architecture import new_architecture
 from trainer.model.attention import Documents, attend
 from trainer.model.decoder import Batch, Decoder
@@ -78,6 +78,7 @@ TOY = Model(
 )
 VOCABULARY = {"full": 32_000, "lora": 128_256, "toy": 512}
 MEAN_DOCUMENT = 350
+CUDNN = "varlen, cuDNN"
 SUPERVISED = 0.5
 """Share of tokens that are trained."""
 
@@ -161,14 +162,14 @@ def attention_backends(bench: Bench) -> None:
         for name, kernel in kernels(bench, lengths).items():
             key = f"{name}, documents of {mean}"
             try:
-                for x in leaves:
-                    x.grad = None
-                out = kernel(*leaves)
-                out.backward(gradient)
-                errors = [relative(out, expected)]
-                errors += [relative(a.grad, b.grad) for a, b in zip(leaves, wide, strict=True)]
-
-                seconds = bench.timed(forward_and_back(kernel, leaves, gradient))
+                with cudnn_branch(is_wanted=name == CUDNN):
+                    for x in leaves:
+                        x.grad = None
+                    out = kernel(*leaves)
+                    out.backward(gradient)
+                    errors = [relative(out, expected)]
+                    errors += [relative(a.grad, b.grad) for a, b in zip(leaves, wide, strict=True)]
+                    seconds = bench.timed(forward_and_back(kernel, leaves, gradient))
             except Exception as error:  # noqa: BLE001 - a kernel that is not there is a result
                 bench.found.setdefault("attention", {})[key] = {"error": str(error).splitlines()[0][:200]}
                 bench.say(f"attention {key}: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
@@ -192,26 +193,25 @@ def kernels(bench: Bench, lengths: list[int]) -> dict[str, Callable[..., Tensor]
         "SDPA per document": lambda q, k, v: torch.cat([each(*qkv) for qkv in split((q, k, v), lengths)]),
     }
     if bench.device.type == "cuda":
-        found |= {"varlen, cuDNN": varlen_cudnn(documents), "FlexAttention": flex(lengths, bench.device)}
+        found |= {CUDNN: found["as trained"], "FlexAttention": flex(lengths, bench.device)}
     return found
 
 
-def varlen_cudnn(documents: Documents) -> Callable[..., Tensor]:
-    """Return torch's variable-length attention by its cuDNN branch, which takes the place of FlashAttention 2."""
+@contextlib.contextmanager
+def cudnn_branch(*, is_wanted: bool) -> Iterator[None]:
+    """Let torch's variable-length attention take its cuDNN branch, forward and backward, which it chooses by a function."""
     from torch.nn.attention import varlen
 
-    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        choose = getattr(varlen, "_should_use_cudnn", None)
-        if choose is None:
-            raise NotImplementedError("this torch has no cuDNN branch of varlen_attn")
-        choose_before = varlen._should_use_cudnn  # type: ignore[attr-defined]
-        varlen._should_use_cudnn = lambda *_: True  # type: ignore[attr-defined]
-        try:
-            return attention._attend_varlen(q, k, v, documents, None)
-        finally:
-            varlen._should_use_cudnn = choose_before  # type: ignore[attr-defined]
-
-    return run
+    before = getattr(varlen, "_should_use_cudnn", None)
+    if is_wanted and before is None:
+        raise NotImplementedError("this torch has no cuDNN branch of varlen_attn")
+    if is_wanted:
+        varlen._should_use_cudnn = lambda *_: True
+    try:
+        yield
+    finally:
+        if before is not None:
+            varlen._should_use_cudnn = before
 
 
 def flex(lengths: list[int], device: torch.device) -> Callable[..., Tensor]:
