@@ -277,32 +277,48 @@ def test_rasbt_s_1100_rows_are_split_as_upstream_splits_them(tmp_path: Path) -> 
     rows = [{"instruction": f"Say {rng.random()} and {rng.random()}", "output": str(i % 7)} for i in range(1100)]
     data = tmp_path / "data.json"
     data.write_text(json.dumps(rows))
-    assert splits_of(data, tmp_path / "run") == {"train": 935, "test": 110, "validation": 55}
-
-
-def splits_of(data: Path, run: Path) -> dict[str, int]:
+    run = tmp_path / "run"
     build(load_config(PRESETS / "rasbt-baseline.toml", inputs=[str(data)], run=str(run)), until="dedup")
     kept = pl.concat([pl.read_ipc(path) for path in (run / "dedup" / "kept").glob("*.arrow")])
-    return dict(kept["split"].value_counts().iter_rows())
+    assert dict(kept["split"].value_counts().iter_rows()) == {"train": 935, "test": 110, "validation": 55}
 
 
-HOME = os.environ.get("CHATLOOM_TOKENIZERS")
-GPT2 = (
-    next((path.parent for path in sorted(Path(HOME).rglob("tokenizer.json")) if "gpt2" in str(path)), None)
-    if HOME
-    else None
-)
-needs_gpt2 = pytest.mark.skipif(GPT2 is None, reason="CHATLOOM_TOKENIZERS names no directory with a gpt2")
+def tokenizer_of(model: str) -> Path | None:
+    """Return the directory of a tokenizer that lies below the one that CHATLOOM_TOKENIZERS names."""
+    home = os.environ.get("CHATLOOM_TOKENIZERS")
+    found = sorted(Path(home).rglob("tokenizer.json")) if home else []
+    return next((path.parent for path in found if model in str(path)), None)
+
+
+def needs(model: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(
+        tokenizer_of(model) is None, reason=f"CHATLOOM_TOKENIZERS names no directory with a {model}"
+    )
+
+
 INSTRUCTIONS = ROOT.parent / "shared" / "data" / "formats" / "instruction-data.json"
 
 
-def build_with_gpt2(name: str, data: Path, run: Path) -> pl.DataFrame:
-    changes = [f"tokenize.tokenizer={GPT2}"]
+def build_with(model: str, name: str, data: Path, run: Path, *changes: str) -> pl.DataFrame:
+    changes = (f"tokenize.tokenizer={tokenizer_of(model)}", *changes)
     build(load_config(PRESETS / f"{name}.toml", assignments=changes, inputs=[str(data)], run=str(run)))
     return packs_of(run)
 
 
-@needs_gpt2
+@needs("llama2")
+def test_tinyllama_s_ids_are_upstream_s_where_nothing_is_cut(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    said = [{"role": "user", "content": "Who are you?"}, {"role": "assistant", "content": "A small model, 你好."}]
+    data.write_text(json.dumps([{"messages": said}]))
+    rows = build_with("llama2", "tinyllama-v0.1", data, tmp_path / "run", "dedup.validation=0")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "run" / "tokenizer" / "tokenizer.json"))
+    ids, labels = rows.select("input_ids", "labels").row(0)
+    target = "### Human: Who are you?### Assistant: A small model, 你好.</s>"
+    assert ids == [tokenizer.token_to_id("<s>"), *tokenizer.encode(target, add_special_tokens=False).ids]
+    assert labels == [-100, *ids[1:]]
+
+
+@needs("gpt2")
 def test_rasbt_s_row_43_has_upstream_s_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     row = {
@@ -312,14 +328,14 @@ def test_rasbt_s_row_43_has_upstream_s_labels(tmp_path: Path, monkeypatch: pytes
     }
     data = tmp_path / "data.json"
     data.write_text(json.dumps([row] + [row | {"input": f"Row {i}"} for i in range(400)]))
-    rows = build_with_gpt2("rasbt-mask", data, tmp_path / "run")
+    rows = build_with("gpt2", "rasbt-mask", data, tmp_path / "run")
     (labels,) = rows.filter(pl.col("ids").list.contains(f"{data}:1"))["labels"].to_list()
     header, reply = [198, 198, 21017, 18261, 25, 198], [34, 12204, 375, 576, 11, 42651, 11, 1168, 37052, 50256]
     # upstream's targets are shifted by one: 46 x -100
     assert labels == [-100] * 47 + header + reply
 
 
-@needs_gpt2
+@needs("gpt2")
 @pytest.mark.realmix
 @pytest.mark.skipif(not INSTRUCTIONS.exists(), reason=f"no {INSTRUCTIONS.name} beside the project")
 @pytest.mark.parametrize(("name", "n_tokens"), [("rasbt-baseline", 62_025), ("rasbt-phi3", 42_800)])
@@ -327,7 +343,7 @@ def test_rasbt_s_1100_rows_have_upstream_s_tokens(
     name: str, n_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    rows = build_with_gpt2(name, INSTRUCTIONS, tmp_path / "run")
+    rows = build_with("gpt2", name, INSTRUCTIONS, tmp_path / "run")
     # upstream counts before it appends <|endoftext|>
     assert rows["input_ids"].list.len().sum() - 1100 == n_tokens
     assert dict(rows["split"].value_counts().iter_rows()) == {"train": 935, "test": 110, "validation": 55}
