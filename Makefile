@@ -13,8 +13,8 @@ help:  ## this list
 data: .venv/ready  ## build training shards (CONFIG=, INPUT=, RUN=)
 	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(run)
 
-train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=)
-	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS))
+train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=, RESTARTS=)
+	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS)) $(if $(RESTARTS),--restarts $(RESTARTS))
 
 test: .venv/ready-dev  ## run the tests
 	$(PYTEST)

@@ -93,6 +93,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes on this machine, one per GPU (on CPU: per rank)",
     )
+    train.add_argument(
+        "--restarts",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="start it again from its newest checkpoint after up to N crashes of a process (default: 0)",
+    )
     train.add_argument("--fresh", action="store_true", help="start over instead of going on from the last checkpoint")
     train.add_argument("--dry-run", action="store_true", help="say what would be trained, and stop")
 
@@ -227,6 +234,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
     return value
 
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -14,6 +15,9 @@ from typing import Final
 
 SHUTDOWN_SECONDS: Final = 600
 """How long torchrun waits for ranks that it has asked to end: they finish their step and save first."""
+
+INTERRUPTED: Final = 130
+"""Exit code after Ctrl-C."""
 
 MOMENT: Final = 0.05
 """Seconds between two looks at whether somebody wants to stop."""
@@ -39,6 +43,7 @@ def resume_command(options: argparse.Namespace) -> str:
     words = [_chatloom(), "train", options.config]
     words += ["--run", options.run] if options.run else []
     words += ["--gpus", str(options.gpus)] if options.gpus > 1 else []
+    words += ["--restarts", str(options.restarts)] if options.restarts else []
     for assignment in options.set:
         words += ["--set", assignment]
     return shlex.join(words)
@@ -53,51 +58,72 @@ def _chatloom() -> str:
 
 
 def train(options: argparse.Namespace) -> int:
-    """Run the trainer and return its exit code; with one process it takes the place of this one."""
+    """Run the trainer and return its exit code; with one process and no restarts it takes the place of this one."""
     environment = os.environ | {
         "CHATLOOM_RESUME": resume_command(options),
+        # the same for all starts of this one command, of which --fresh empties the run once
+        "CHATLOOM_START": secrets.token_hex(8),
         # an option of torchrun too, but one that older versions do not know, while they pass over a variable
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_SECONDS),
     }
     command = trainer_command(options)
-    if options.gpus == 1:
+    if options.gpus == 1 and options.restarts == 0:
         os.execve(sys.executable, command, environment)  # noqa: S606 - signals and terminal are then the trainer's own
-    return _watched(command, environment)
+    return _watched(command, environment, restarts=options.restarts, is_alone=options.gpus == 1)
 
 
-def _watched(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run torchrun until its ranks have ended, and pass on to them that somebody wants to stop.
+def has_crashed(code: int) -> bool:
+    """Tell whether a trainer that ended with `code` died, rather than said what a person must change (2 to 4, 75)."""
+    return code == 1 or (code > 128 and code != INTERRUPTED)
 
-    The ranks get the signal, each once, and not torchrun, which would report it as a crash; it gets one only where there
-    are no ranks yet, or no table of processes. The ranks agree on a step, save and end as if done; rank 0 says how to go
-    on. A second Ctrl-C ends them at once.
+
+def _watched(
+    command: Sequence[str], environment: Mapping[str, str], *, restarts: int = 0, is_alone: bool = False
+) -> int:
+    """Run a trainer, again after up to `restarts` crashes, and pass on to it that somebody wants to stop.
+
+    A restart goes on from the newest checkpoint. Return the exit code of the last; `is_alone` says that it is one process and
+    not torchrun.
     """
     asked: list[int] = []
-    told: set[int] = set()
-    alone = 0.0
-    young: set[int] = set()
     before = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # its own process group: the terminal's Ctrl-C comes here alone
-        with subprocess.Popen(command, env=environment, process_group=0) as child:
-            while (code := _ended(child)) is None:
-                if not asked:
-                    continue
-                ranks = set(children(child.pid))
-                alone = 0.0 if ranks or told else alone + MOMENT
-                # a process that has only just been forked would lose the signal; one that ends anyway needs none
-                for process in ({child.pid} if alone > PATIENCE else ranks & young) - told:
-                    _send(process, asked[0])
-                    told.add(process)
-                if asked.count(signal.SIGINT) > 1:
-                    for rank in ranks:
-                        _send(rank, signal.SIGKILL)
-                young = ranks
+        for n_done in range(restarts + 1):
+            code = _run(command, environment, asked, is_alone=is_alone)
+            if asked or n_done == restarts or not has_crashed(code):
+                break
+            sys.stderr.write(f"the trainer ended with code {code}; starting it again ({n_done + 1} of {restarts})\n")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if signal.SIGINT in asked:
-        return 130
+    return INTERRUPTED if signal.SIGINT in asked else code
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str], asked: Sequence[int], *, is_alone: bool) -> int:
+    """Run a trainer once; what is added to `asked` are signals for it. Return its exit code.
+
+    The ranks get a signal, each once, and not torchrun, which would report it as a crash; it gets one only where there
+    are no ranks yet, or no table of processes. The ranks agree on a step, save and end as if done; rank 0 says how to go
+    on. A second Ctrl-C ends them at once.
+    """
+    told: set[int] = set()
+    alone = 0.0
+    young: set[int] = set()
+    # its own process group: the terminal's Ctrl-C comes here alone
+    with subprocess.Popen(command, env=environment, process_group=0) as child:
+        while (code := _ended(child)) is None:
+            if not asked:
+                continue
+            ranks = {child.pid} if is_alone else set(children(child.pid))
+            alone = 0.0 if ranks or told else alone + MOMENT
+            # a process that has only just been forked would lose the signal; one that ends anyway needs none
+            for process in ({child.pid} if alone > PATIENCE else ranks & young) - told:
+                _send(process, asked[0])
+                told.add(process)
+            if asked.count(signal.SIGINT) > 1:
+                for rank in ranks:
+                    _send(rank, signal.SIGKILL)
+            young = ranks
     return code if code >= 0 else 128 - code
 
 

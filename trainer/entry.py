@@ -42,9 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         job = read_job(options.config, run=options.run, overrides=options.overrides, world_size=world_size)
         with catching(may_insist=world_size == 1) as stop:
-            # torchrun gives the same words to the ranks that it starts again, and those are to go on
-            is_again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
-            is_done = _run(job, stop, fresh=options.fresh and not is_again, dry_run=options.dry_run)
+            is_done = _run(job, stop, fresh=options.fresh, dry_run=options.dry_run)
         # torchrun takes anything but 0 for a crash, which it reports at length
         return INTERRUPTED if stop.signal == signal.SIGINT and not is_done and world_size == 1 else 0
     except Elsewhere as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from trainer.data.inputs import Inputs, open_inputs
 from trainer.errors import OutOfMemory, PlanMismatch, storing
 from trainer.files import sweep
 from trainer.finish import check_prompts, finish, is_exported
+from trainer.fresh import empty, is_emptied
 from trainer.job import Job
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
@@ -132,11 +132,8 @@ def _take_home(job: Job, phase: Job, held: contextlib.ExitStack | None, *, fresh
     with storing(home):
         if held is not None:
             held.enter_context(locked(home / LOCK))
-            for path in home.iterdir() if fresh else ():
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                elif path.name != LOCK:
-                    path.unlink()
+            if fresh and not is_emptied(home):
+                empty(home, but=LOCK)
             sweep(home)
             other = home / ("checkpoints" if job.train.phases else "phases")
             if other.is_dir():

@@ -14,7 +14,7 @@ from tests.corpus import ROOT, write_config, write_corpus
 
 SWITCHES = {
     "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
-    "train": ["--dry-run", "--fresh", "--gpus", "--help", "--run", "--set", "CONFIG"],
+    "train": ["--dry-run", "--fresh", "--gpus", "--help", "--restarts", "--run", "--set", "CONFIG"],
     "generate": [
         "--fresh",
         "--help",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import parser
-from pipeline.launch import children, resume_command, trainer_command
+from pipeline.launch import _watched, children, resume_command, trainer_command
 
 
 def options(*words):
@@ -29,9 +29,8 @@ def test_one_process_is_the_trainer_and_several_are_torchruns():
 
 def test_the_command_to_go_on_is_what_was_typed_without_starting_over(monkeypatch):
     monkeypatch.setattr("pipeline.launch.shutil.which", lambda _: "/usr/bin/chatloom")
-    typed = options("my config.toml", "--fresh", "--gpus", "2", "--set", "model.path='a b'", "--run", "r")
-    words = shlex.split(resume_command(typed))
-    assert words == ["chatloom", "train", "my config.toml", "--run", "r", "--gpus", "2", "--set", "model.path='a b'"]
+    given = ["my config.toml", "--run", "r", "--gpus", "2", "--restarts", "3", "--set", "model.path='a b'"]
+    assert shlex.split(resume_command(options(*given, "--fresh"))) == ["chatloom", "train", *given]
 
 
 def test_the_command_to_go_on_works_where_chatloom_is_not_on_the_path(monkeypatch):
@@ -73,3 +72,40 @@ def test_a_signal_reaches_the_ranks_and_not_what_started_them(number, code):
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (code, "")
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize(
+    ("codes", "restarts", "n_starts", "code"),
+    [
+        ([-9, 1, 0], 3, 3, 0),  # killed, then a traceback, then done
+        ([-9, -9, -9], 2, 3, 137),
+        ([-9, 0], 0, 1, 137),
+        ([2, 0], 3, 1, 2),  # what a person must change does not change by itself
+        ([4, 0], 3, 1, 4),
+    ],
+)
+def test_a_crash_is_followed_by_another_start_and_a_refusal_is_not(codes, restarts, n_starts, code, tmp_path, capfd):
+    count = tmp_path / "count"
+    count.write_text("")
+    child = (
+        f"import os, pathlib, sys; p = pathlib.Path({str(count)!r}); n = len(p.read_text()); p.write_text('x' * (n + 1)); "
+        f"c = {codes}[n]; os.kill(os.getpid(), -c) if c < 0 else sys.exit(c)"
+    )
+    assert _watched([sys.executable, "-c", child], os.environ, restarts=restarts, is_alone=True) == code
+    assert len(count.read_text()) == n_starts
+    assert capfd.readouterr().err.count("starting it again (") == n_starts - 1
+
+
+def test_nothing_is_started_again_for_somebody_who_stops_it():
+    watch = (
+        "import os, sys; from pipeline.launch import _watched; "
+        'rank = "import os, signal, time; signal.signal(signal.SIGTERM, lambda *_: os._exit(1)); '
+        "os.write(1, b'up' + bytes([10])); time.sleep(60)\"; "
+        "sys.exit(_watched([sys.executable, '-c', rank], os.environ, restarts=9, is_alone=True))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", watch], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) == ("", "")
+    assert process.returncode == 1
