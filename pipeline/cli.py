@@ -46,6 +46,15 @@ examples:
   chatloom look runs/tiny dedup --dropped --row 5                    a removed row, whole"""
 
 
+_EXPLAIN_EPILOG: Final = """\
+A training that stops because its loss is no number names the step and the conversations; this shows all of the step.
+
+examples:
+  chatloom explain runs/tiny --step 12                                  the conversations of step 12
+  chatloom explain runs/tiny --step 12 --ranks 2 --loss                 which rank had them, and what each loses
+  chatloom explain runs/tiny --id data/sample/messages.jsonl:7          when one conversation was trained"""
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
     main_parser = argparse.ArgumentParser(
@@ -141,6 +150,25 @@ def parser() -> argparse.ArgumentParser:
     )
     _add_model(chat)
     chat.add_argument("--system", metavar="TEXT", help="what stands before every conversation")
+
+    explain = verbs.add_parser(
+        "explain",
+        help="show the conversations of a training step, or the steps of a conversation",
+        description="Show which packs and conversations a step of a training took, in the order in which it took them, and "
+        "what each loses; or, with --id, in which steps a conversation was trained. Needs the packs as they were trained.",
+        epilog=_EXPLAIN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    explain.add_argument("run", metavar="RUN", help="run directory that was trained in, e.g. runs/tiny")
+    which = explain.add_mutually_exclusive_group(required=True)
+    which.add_argument("--step", type=_positive, metavar="N", help="a step as train/metrics.jsonl counts them, from 1")
+    which.add_argument("--id", metavar="ID", help="a conversation, e.g. data/sample/messages.jsonl:7")
+    explain.add_argument("--phase", metavar="NAME", help="the phase, in a training that has several")
+    explain.add_argument("--ranks", type=_positive, metavar="W", help="say which of W ranks has each pack of the step")
+    explain.add_argument(
+        "--loss", action="store_true", help="measure what the newest checkpoint loses on each conversation of the step"
+    )
+    explain.add_argument("--json", action="store_true", help="print JSON")
 
     look = verbs.add_parser(
         "look",
@@ -255,6 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "train": _train,
         "generate": _generate,
         "chat": _chat,
+        "explain": _explain,
         "look": _look,
         "duplicates": _duplicates,
         "check": _check,
@@ -363,6 +392,12 @@ def _chat(options: argparse.Namespace) -> int:
     from pipeline.chat import chat
 
     return chat(options.model, system=options.system, assignments=options.set, max_new_tokens=options.max_new_tokens)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from pipeline.explain import explain
+
+    return explain(options)
 
 
 def _look(options: argparse.Namespace) -> int:

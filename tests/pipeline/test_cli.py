@@ -26,6 +26,7 @@ SWITCHES = {
         "MODEL",
     ],
     "chat": ["--help", "--max-new-tokens", "--set", "--system", "MODEL"],
+    "explain": ["--help", "--id", "--json", "--loss", "--phase", "--ranks", "--step", "RUN"],
     "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
     "duplicates": ["--help", "--id", "--json", "--top", "RUN"],
     "check": ["--field", "--help", "--json", "--output", "--threshold", "FILE"],
