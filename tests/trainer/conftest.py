@@ -22,6 +22,8 @@ from schemas.tables import PACKED
 
 REPOSITORY = Path(__file__).parents[2]
 PACK_TOKENS = 96
+USED = ("ids", "input_ids", "labels", "loss_weights", "seq_lengths")
+"""Columns of a pack whose values are trained with, each a list."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -147,6 +149,21 @@ def make_shard(stage: Path, path: str, rows: Sequence[dict[str, object]]) -> Fil
     data = target.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     return FileRecord(path=path, rows=len(rows), bytes=len(data), sha256=sha256, checksums=summary(table))
+
+
+def used_bytes(data: bytes) -> dict[str, list[int]]:
+    """Return where in a shard's file the values lie that are trained with, by column."""
+    file = pa.py_buffer(data)
+    found: dict[str, list[int]] = {name: [] for name in USED}
+    reader = pa.ipc.open_file(file)
+    for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)):
+        for name in USED:
+            values = batch[name].values
+            if len(values):
+                n_bytes = sum(map(len, values.to_pylist())) if name == "ids" else 4 * len(values)
+                start = values.buffers()[-1].address - file.address
+                found[name] += range(start, start + n_bytes)
+    return found
 
 
 def make_run(run: Path, *, n_train: int = 23, n_validation: int = 5, weighted: bool = False) -> Path:

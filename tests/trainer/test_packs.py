@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from schemas.checksum import PackedRow
 from schemas.manifest import FileRecord
-from tests.trainer.conftest import make_shard, make_tokenizer, pack_rows
+from tests.trainer.conftest import USED, make_shard, make_tokenizer, pack_rows, used_bytes
 from trainer.data.packs import Packs, read_manifest, split_files
 from trainer.errors import DataError
 
@@ -101,9 +101,6 @@ def test_an_unusable_pack_is_named(
     assert "a:1" in str(caught.value)
 
 
-USED = ("ids", "input_ids", "labels", "loss_weights", "seq_lengths")
-
-
 @pytest.fixture(scope="module")
 def shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FileRecord, bytes]:
     """Return the stage, the record and the bytes of a shard of six packs, three of them with loss weights."""
@@ -111,21 +108,6 @@ def shard(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FileRecord, b
     rows = [row for weighted in (True, False) for row in pack_rows("train", 3, tokenizer, seed=1, weighted=weighted)]
     file = make_shard(stage, "kept/train/00000.arrow", rows)
     return stage, file, (stage / file.path).read_bytes()
-
-
-def used_bytes(data: bytes) -> dict[str, list[int]]:
-    """Return where in a shard's file the values lie that are trained with, by column."""
-    file = pa.py_buffer(data)
-    found: dict[str, list[int]] = {name: [] for name in USED}
-    reader = pa.ipc.open_file(file)
-    for batch in (reader.get_batch(i) for i in range(reader.num_record_batches)):
-        for name in USED:
-            values = batch[name].values
-            if len(values):
-                n_bytes = sum(map(len, values.to_pylist())) if name == "ids" else 4 * len(values)
-                start = values.buffers()[-1].address - file.address
-                found[name] += range(start, start + n_bytes)
-    return found
 
 
 def readings(stage: Path, file: FileRecord) -> list[PackedRow | None]:

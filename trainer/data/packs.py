@@ -109,7 +109,7 @@ class Packs:
         a token is outside the vocabulary.
         """
         if not packs:
-            return _nothing()
+            return nothing()
         found = [self.row(pack) for pack in packs]
         for pack, row in zip(packs, found, strict=True):
             self._check(pack, row, vocab_size)
@@ -209,7 +209,8 @@ def _compare(path: Path, file: FileRecord, columns: list[npt.NDArray[Any]]) -> N
         )
 
 
-def _nothing() -> Batch:
+def nothing() -> Batch:
+    """Return the batch of no packs: one token that trains nothing."""
     none = torch.zeros(0, dtype=torch.int64)
     return Batch(
         input_ids_T=torch.zeros(1, dtype=torch.int64),
