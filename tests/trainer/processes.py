@@ -5,9 +5,14 @@ They are real: they can be killed, they hold locks, and ranks meet through gloo,
 
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
+import tempfile
+import time
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -16,53 +21,102 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["trainer.loop", "trainer.report.preview", "tests.trainer.conftest"])
 
 
-def free_port() -> int:
+@dataclass(frozen=True)
+class Done:
+    """How processes ended: the exit code of each rank, and what they printed."""
+
+    codes: list[int]
+    out: str
+    err: str
+
+
+class Ranks:
+    """Processes that were started together."""
+
+    def __init__(self, do: Callable[..., object], *arguments: object, world: int = 1) -> None:
+        # a directory of the system's own: one of a test's would count as something that the trainer wrote
+        self._home = Path(tempfile.mkdtemp(prefix="ranks-"))
+        self.out, self.err = self._home / "out", self._home / "err"
+        # one thread per process whatever the world, so that equal worlds are bit-identical
+        environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+        if world > 1:
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
+        self.processes: list[ForkServerProcess] = []
+        for rank in range(world):
+            own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if world > 1 else {})
+            process = SERVER.Process(target=_be, args=(do, arguments, own, self.out, self.err))
+            process.start()
+            self.processes.append(process)
+
+    def send(self, number: int, rank: int = 0) -> None:
+        pid = self.processes[rank].pid
+        assert pid is not None
+        os.kill(pid, number)
+
+    def wait_for(self, is_so: Callable[[], bool], *, seconds: float = 60.0) -> None:
+        """Wait until something is so, which it must become while the processes live."""
+        until = time.monotonic() + seconds
+        while not is_so():
+            alive = all(process.is_alive() for process in self.processes)
+            if not alive or time.monotonic() > until:
+                raise AssertionError(f"it did not come to that: {self.wait()}")
+            time.sleep(0.002)
+
+    def wait(self, *, seconds: float = 60.0) -> Done:
+        """Wait until every process has ended; one that has not after `seconds` is killed, and that fails the test."""
+        until = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, until - time.monotonic()))
+        hanging = [process for process in self.processes if process.exitcode is None]
+        for process in hanging:
+            process.kill()
+            process.join()
+        done = Done([process.exitcode or 0 for process in self.processes], _text(self.out), _text(self.err))
+        shutil.rmtree(self._home)
+        assert not hanging, f"{len(hanging)} processes hung: {done}"
+        return done
+
+
+def train(*words: object, world: int = 1) -> Ranks:
+    """Start the command `python -m trainer`, once per rank."""
+    return Ranks(_trainer, *(str(word) for word in words), world=world)
+
+
+def completed(ranks: Ranks) -> Done:
+    """Return how `ranks` ended, which must be well."""
+    done = ranks.wait(seconds=120.0)
+    assert set(done.codes) == {0}, done
+    return done
+
+
+def _trainer(*words: str) -> int:
+    from trainer.entry import main
+
+    return main(words)
+
+
+def _be(do: Callable[..., object], arguments: Sequence[object], environment: dict[str, str], *streams: Path) -> None:
+    os.chdir(REPOSITORY)
+    os.environ.update(environment)
+    for number, path in zip((1, 2), streams, strict=True):
+        with path.open("ab", buffering=0) as stream:
+            os.dup2(stream.fileno(), number)
+    try:
+        code = do(*arguments)
+    except Exception:  # noqa: BLE001 - as an interpreter ends
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
-
-
-def start(
-    do: Callable[..., object], *arguments: object, log: Path, world: int = 1, more: dict[str, str] | None = None
-) -> list[ForkServerProcess]:
-    """Start do(*arguments) once per rank; what they print goes to the file `log`. What is returned is its exit code."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(world)} | (more or {})
-    shared |= {"LOCAL_WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
-    started = []
-    for rank in range(world):
-        environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = SERVER.Process(target=_be, args=(do, arguments, environment if world > 1 or more else shared, log))
-        process.start()
-        started.append(process)
-    return started
-
-
-def train(*words: object) -> int:
-    """Be the command `python -m trainer`."""
-    from trainer.entry import main
-
-    return main([str(word) for word in words])
-
-
-def joined(processes: Sequence[ForkServerProcess], log: Path, *, seconds: float = 120.0) -> str:
-    """Wait for processes, which must all end with 0; return what they printed."""
-    for process in processes:
-        process.join(seconds)
-    codes = [process.exitcode for process in processes]
-    for process in processes:
-        if process.exitcode is None:
-            process.kill()
-    text = log.read_text()
-    assert codes == [0] * len(codes), f"exit codes {codes}\n{text}"
-    return text
-
-
-def _be(do: Callable[..., object], arguments: tuple[object, ...], environment: dict[str, str], log: Path) -> None:
-    os.chdir(REPOSITORY)
-    os.environ.update(environment)
-    with log.open("ab", buffering=0) as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
-    code = do(*arguments)
-    sys.stdout.flush()
-    sys.exit(code if isinstance(code, int) else 0)

@@ -1,9 +1,7 @@
 """Several trainings one after the other, against the same done by hand."""
 
 import json
-import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,15 +64,11 @@ def other(write_run: Callable[..., Path], tmp_path: Path) -> Path:
 def test_two_phases_killed_in_the_second_are_two_runs_by_hand_bit_for_bit(
     run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home, log = run / "train", tmp_path / "log"
-    (process,) = processes.start(processes.train, phased(run, other), log=log)
-    until = time.monotonic() + 60
-    while not (home / "phases" / "hard" / "checkpoints" / "step-00000003").exists() and time.monotonic() < until:
-        time.sleep(0.001)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode == -signal.SIGKILL, log.read_text()
+    home = run / "train"
+    started = processes.train(phased(run, other))
+    started.wait_for((home / "phases" / "hard" / "checkpoints" / "step-00000003").exists)
+    started.send(signal.SIGKILL)
+    assert started.wait().codes == [-signal.SIGKILL]
     assert not (home / "export").exists()
 
     assert main([str(run / "phases.toml")]) == 0
@@ -117,16 +111,13 @@ def _copy_of(run: Path, target: Path) -> Path:
 
 
 def test_a_signal_stops_between_steps_of_a_phase_and_fresh_starts_with_the_first(
-    run: Path, other: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    run: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config, home, log = phased(run, other), run / "train", tmp_path / "log"
-    (process,) = processes.start(processes.train, config, log=log)
-    until = time.monotonic() + 60
-    while not (home / "phases" / "hard" / "checkpoints" / "step-00000002").exists() and time.monotonic() < until:
-        time.sleep(0.001)
-    assert process.pid is not None
-    os.kill(process.pid, signal.SIGTERM)
-    assert "to continue:" in processes.joined([process], log)
+    config, home = phased(run, other), run / "train"
+    started = processes.train(config)
+    started.wait_for((home / "phases" / "hard" / "checkpoints" / "step-00000002").exists)
+    started.send(signal.SIGTERM)
+    assert "to continue:" in processes.completed(started).out
     assert len(records(home / "metrics.jsonl")) > 6
     assert main([str(config), "--dry-run"]) == 0
     out = capsys.readouterr().out

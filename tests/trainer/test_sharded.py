@@ -86,15 +86,13 @@ def two_ranks(home: Path) -> None:
 
 
 def test_shares_give_the_weights_of_a_whole_optimizer_bit_for_bit_from_2_ranks_to_1_to_2(tmp_path: Path) -> None:
-    ranks = processes.start(two_ranks, tmp_path, log=tmp_path / "log", world=2)
+    ranks = processes.Ranks(two_ranks, tmp_path, world=2)
     whole = make_model()
     adamw = make_adamw(whole, TRAIN)
     update(whole, adamw, 1, 3)
     expected = {3: everything(whole)}
 
-    until = time.monotonic() + 60
-    while not checkpoint.at_step(tmp_path, 3).exists() and ranks[0].is_alive() and time.monotonic() < until:
-        time.sleep(0.01)
+    ranks.wait_for(checkpoint.at_step(tmp_path, 3).exists)
     assert checkpoint.newest_whole(tmp_path) == (checkpoint.at_step(tmp_path, 3), {})
     files = sorted(path.name for path in checkpoint.at_step(tmp_path, 3).iterdir())
     assert files == ["model.safetensors", "optimizer-00000.safetensors", "optimizer-00001.safetensors", "state.json"]
@@ -103,7 +101,7 @@ def test_shares_give_the_weights_of_a_whole_optimizer_bit_for_bit_from_2_ranks_t
     restore_from(tmp_path, 3, alone, optimizer)
     update(alone, optimizer, 4, 4)
     save_to(tmp_path, 4, alone, optimizer, _alone())
-    processes.joined(ranks, tmp_path / "log")
+    processes.completed(ranks)
 
     update(whole, adamw, 4, 5)
     expected[5] = everything(whole)
