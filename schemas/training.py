@@ -58,7 +58,8 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     micro_batch: Annotated[int, Meta(ge=1, le=65_536)] = 1
     """Packs per forward pass on one rank; changes memory and speed, never the result."""
     order: Literal["shuffle", "as_built", "short_first"] = "shuffle"
-    """Order of an epoch: anew at random in each, as the packs lie in the shards, or those of short conversations first."""
+    """Order of the packs in an epoch: anew at random in each, as they lie in the shards, or by their longest conversation, short
+    ones first. Conversations stay in their packs."""
     trainable: Trainable | None = None
     """Weights that learn: all, last_block and last_<n>_blocks (with the last norm), head, norms, biases, or regular expressions
     searched in their Hugging Face names; several in a list. By default all, and with [lora] none but the adapters."""
@@ -66,7 +67,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Weights with a learning rate or decay of their own, e.g. [[train.groups]] pattern = "lm_head", lr_scale = 0.1."""
     loss_mean: Literal["token", "sample", "sqrt"] = "token"
     """What weighs the same in a step: each trained token, each conversation, or between the two, each conversation as the root
-    of its trained weight. However conversations are packed, the result is the same."""
+    of its trained weight. However conversations are packed, the result is the same. Validation always weighs tokens alike."""
     z_loss: Scale = 0.0
     """Factor on the squared logarithm of the softmax's denominator, added to each trained token's loss."""
     dropout: Share = 0.0

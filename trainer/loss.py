@@ -91,9 +91,9 @@ class _CrossEntropy(torch.autograd.Function):
                 rows = slice(start, start + CHUNK)
                 narrow = [left[rows].to(dtype) for left in lefts]
                 targets, weights_S1 = targets_S[rows, None], weights_S[rows, None].to(wide)
-                logits = _logits(narrow, matrices).to(wide)
-                target, peak = logits.gather(1, targets), logits.amax(1, keepdim=True)
-                chances = _softmax_in_place(logits)
+                logits = _readable(_logits(narrow, matrices), wide)
+                target, peak = logits.gather(1, targets).to(wide), logits.amax(1, keepdim=True).to(wide)
+                chances = _softmax(logits, wide)
                 # the greatest chance is at least 1 / V, so its logarithm is exact where that of the target's is not
                 norm = peak - chances.amax(1, keepdim=True).log()
                 loss += (weights_S1 * (norm - target)).sum()
@@ -133,9 +133,14 @@ def _logits(lefts: Sequence[Tensor], matrices: Sequence[Tensor]) -> Tensor:
     return logits
 
 
-def _softmax_in_place(logits: Tensor) -> Tensor:
-    """Return the softmax of each row; on a CPU in the same memory, where fresh pages cost more than the arithmetic."""
-    return torch.softmax(logits, 1, out=logits) if logits.device.type == "cpu" else torch.softmax(logits, 1)
+def _readable(logits: Tensor, wide: torch.dtype) -> Tensor:
+    """Return `logits` in the type in which this device reduces rows fastest; a GPU widens as it reads."""
+    return logits.to(wide) if logits.device.type == "cpu" else logits
+
+
+def _softmax(logits: Tensor, wide: torch.dtype) -> Tensor:
+    """Return the softmax of each row, as `wide`; on a CPU in the same memory, for fresh pages cost more than the sums."""
+    return torch.softmax(logits, 1, out=logits) if logits.device.type == "cpu" else torch.softmax(logits, 1, dtype=wide)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
