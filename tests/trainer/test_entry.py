@@ -1,6 +1,8 @@
 """The command a person gives: real processes, killed, stopped, resumed, on one rank and on two."""
 
 import json
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -8,21 +10,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import pytest
 
+from tests.trainer.conftest import used_bytes
+from tests.trainer import processes
 from trainer.entry import main
 
 TOTAL = 40
+EXPORT = "export/model.safetensors"
 SAMPLED = [0, 0, 10, 10, 20, 20, 30, 30, TOTAL, TOTAL]
 """Steps of the lines of samples.jsonl: two prompts, before training and at each evaluation."""
-
-
-class Launcher(Protocol):
-    def start(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.Popen[str]: ...
-    def __call__(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]: ...
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -33,19 +33,14 @@ def curve(run: Path) -> list[float]:
     return [line["loss"] for line in metrics(run)[1:]]
 
 
-def weights(run: Path, step: int = TOTAL) -> tuple[bytes, bytes]:
+def weights(run: Path, step: int = TOTAL) -> list[bytes]:
     home = run / "train" / "checkpoints" / f"step-{step:08d}"
-    return (home / "model.safetensors").read_bytes(), (home / "optimizer.safetensors").read_bytes()
+    return [path.read_bytes() for path in sorted(home.glob("*.safetensors"))]
 
 
-def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
+def has_step(run: Path, step: int) -> Callable[[], bool]:
     path = run / "train" / "metrics.jsonl"
-    until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None:
-        if path.exists() and path.read_bytes().count(b"\n") > step:
-            return
-        time.sleep(0.002)
-    raise AssertionError(f"no step {step}: exit code {process.poll()}\n{process.communicate()[1]}")
+    return lambda: path.exists() and path.read_bytes().count(b"\n") > step
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -56,11 +51,18 @@ def copy(source: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(write_run_once: Callable[[str], Path], launch: Launcher) -> Path:
+def alone(write_run_once: Callable[[str], Path]) -> Path:
     """A run trained to its end by one process, undisturbed."""
     run = write_run_once("alone")
-    done = launch(run)
-    assert done.returncode == 0, done.stderr
+    processes.completed(processes.train(run / "config.toml"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def pair(write_run_once: Callable[[str], Path]) -> Path:
+    """The same, by two ranks."""
+    run = write_run_once("pair")
+    processes.completed(processes.train(run / "config.toml", world=2))
     return run
 
 
@@ -96,10 +98,8 @@ def test_only_the_newest_checkpoints_are_kept(alone: Path) -> None:
     assert sorted(path.name for path in home.iterdir()) == ["step-00000030", "step-00000040"]
 
 
-def test_two_ranks_have_the_loss_curve_of_one(alone: Path, run: Path, launch: Launcher) -> None:
-    done = launch(run, ranks=2)
-    assert done.returncode == 0, done.stderr
-    ours, theirs = metrics(run), metrics(alone)
+def test_two_ranks_have_the_loss_curve_of_one(alone: Path, pair: Path) -> None:
+    ours, theirs = metrics(pair), metrics(alone)
     for a, b in zip(ours[1:14], theirs[1:14], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
@@ -114,54 +114,89 @@ def test_two_ranks_have_the_loss_curve_of_one(alone: Path, run: Path, launch: La
     assert ours[-1]["val_loss"] == pytest.approx(theirs[-1]["val_loss"], abs=1e-3)
 
 
-def test_a_killed_run_resumes_bit_for_bit(alone: Path, run: Path, launch: Launcher) -> None:
-    process = launch.start(run)
-    wait_for_step(process, run, 13)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    done = launch(run)
-    assert done.returncode == 0, done.stderr
-    assert "resuming after step" in done.stdout
+def test_a_run_that_is_killed_again_and_again_ends_bit_for_bit_as_if_it_were_not(alone: Path, run: Path) -> None:
+    rng = random.Random(4)
+    words = (run / "config.toml", "--set", "train.checkpoint_every=1", "--set", "train.keep_checkpoints=3")
+    n_killed = 0
+    for _ in range(12):
+        ranks = processes.train(*words)
+        # at any moment: starting, stepping, in the middle of a checkpoint, of a sample, of the export
+        ranks.processes[0].join(rng.uniform(0.05, 0.9))
+        ranks.send(signal.SIGKILL)
+        codes = ranks.wait().codes
+        n_killed += codes == [-signal.SIGKILL]
+        if codes == [0]:
+            break
+    processes.completed(processes.train(*words))
+    assert n_killed >= 2
     assert weights(run) == weights(alone)
     assert curve(run) == curve(alone)
     assert [line["step"] for line in metrics(run)] == list(range(TOTAL + 1))
     assert metrics(run)[-1]["val_loss"] == metrics(alone)[-1]["val_loss"]
+    samples = [json.loads(line)["step"] for line in (run / "train" / "samples.jsonl").read_text().splitlines()]
+    assert samples == SAMPLED
+    assert (run / "train" / EXPORT).read_bytes() == (alone / "train" / EXPORT).read_bytes()
+    leftovers = [path.name for path in (run / "train").rglob(".*") if path.name != ".lock"]
+    assert leftovers == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_signal_saves_at_the_next_step_and_says_how_to_continue(
-    number: signal.Signals, code: int, alone: Path, run: Path, launch: Launcher
+    number: signal.Signals, code: int, alone: Path, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    process = launch.start(run, "--set", "train.log_every=1")
-    wait_for_step(process, run, 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    last_line = out.splitlines()[-1]
+    ranks = processes.train(run / "config.toml", "--set", "train.log_every=1")
+    ranks.wait_for(has_step(run, 2))
+    ranks.send(number)
+    done = ranks.wait()
+    assert done.codes == [code], done.err
+    last_line = done.out.splitlines()[-1]
     assert last_line == f"{sys.executable} -m trainer {run}/config.toml --set train.log_every=1"
     stopped_at = metrics(run)[-1]["step"]
     assert max((run / "train" / "checkpoints").iterdir()).name == f"step-{stopped_at:08d}"
     if number is signal.SIGTERM:
-        done = launch(run)
-        assert f"resuming after step {stopped_at} of 40" in done.stdout
+        assert main([str(run / "config.toml")]) == 0
+        assert f"resuming after step {stopped_at} of 40" in capsys.readouterr().out
         assert weights(run) == weights(alone)
 
 
-def test_a_dead_rank_ends_the_run_and_one_rank_finishes_it(alone: Path, run: Path, launch: Launcher) -> None:
-    process = launch.start(run, ranks=2)
-    wait_for_step(process, run, 12)
-    children = psutil.Process(process.pid).children(recursive=True)
-    (rank_1,) = [child for child in children if child.environ().get("RANK") == "1"]
-    rank_1.kill()
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    done = launch(run)
-    assert done.returncode == 0, done.stderr
-    assert "resuming after step 10" in done.stdout
+def test_a_rank_that_dies_while_the_first_answers_ends_the_run_and_one_rank_finishes_it(alone: Path, run: Path) -> None:
+    ranks = processes.train(run / "config.toml", world=2)
+    answers = run / "train" / "samples.jsonl"
+    ranks.wait_for(lambda: answers.exists() and answers.read_bytes().count(b"\n") > 4)
+    ranks.send(signal.SIGKILL, rank=1)
+    done = ranks.wait()
+    assert done.codes[1] == -signal.SIGKILL
+    assert done.codes[0] > 0
+    out = processes.completed(processes.train(run / "config.toml")).out
+    assert "resuming after step 20" in out or "resuming after step 10" in out
     for ours, theirs in zip(curve(run)[:14], curve(alone)[:14], strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
     assert curve(run)[-1] == pytest.approx(curve(alone)[-1], abs=1e-3)
+
+
+def test_torchrun_starts_killed_ranks_again_and_they_end_as_if_nothing_had_been(pair: Path, run: Path) -> None:
+    words = ["--standalone", "--nproc-per-node", "2", "--max-restarts", "1", "-m", "trainer"]
+    # what is shared out among ranks ends in the same bits, and --fresh concerns the first start
+    changes = ["--set", "train.shard_optimizer=true", "--fresh"]
+    command = [sys.executable, "-m", "torch.distributed.run", *words, str(run / "config.toml"), *changes]
+    environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=processes.REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True
+    ) as agent:
+        until = time.monotonic() + 60
+        while not has_step(run, 12)() and agent.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        children = psutil.Process(agent.pid).children(recursive=True)
+        (rank_1,) = [child for child in children if child.environ().get("RANK") == "1"]
+        rank_1.kill()
+        _, err = agent.communicate(timeout=120)
+    assert agent.returncode == 0, err
+    assert "resuming after step" in err or metrics(run)
+    checkpoint = f"checkpoints/step-{TOTAL:08d}/"
+    files = sorted(path.name for path in (run / "train" / checkpoint).iterdir())
+    assert files == ["model.safetensors", "optimizer-00000.safetensors", "optimizer-00001.safetensors", "state.json"]
+    assert weights(run)[0] == weights(pair)[0]
+    assert curve(run) == curve(pair)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
@@ -227,16 +262,18 @@ def test_another_plan_is_refused_naming_both_sides_and_fresh_starts_over(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
-def test_a_flipped_bit_in_a_shard_stops_every_rank(ranks: int, run: Path, launch: Launcher) -> None:
+def test_a_flipped_bit_in_a_shard_stops_every_rank(ranks: int, run: Path) -> None:
     shard = run / "pack" / "kept" / "train" / "00001.arrow"
     data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 4
+    data[used_bytes(bytes(data))["labels"][0]] ^= 4
     shard.write_bytes(bytes(data))
-    done = launch(run, ranks=ranks)
+    # the pack is read in the first epoch, so before the sixth step
+    done = launch(run, "--set", "train.checkpoint_every=6", ranks=ranks)
     assert done.returncode == 3 if ranks == 1 else done.returncode != 0
-    assert done.stderr.count("00001.arrow: the shard is damaged: sha256 is") == 1
+    assert done.stderr.count("00001.arrow: row 0 (train.jsonl:") == 1
+    assert "the pack is damaged: expected checksum" in done.stderr
     assert "chatloom data CONFIG --verify" in done.stderr
-    assert not (run / "train").exists()
+    assert not (run / "train" / "checkpoints").exists()
 
 
 def test_divergence_names_the_step_and_its_conversations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
