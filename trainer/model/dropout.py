@@ -5,6 +5,7 @@ however its packs are dealt to micro-batches and ranks, after a resume, when a b
 backward pass, and on every device.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,8 +21,9 @@ BRANCH_OF_FEED_FORWARD: Final = 1
 EMBEDDING: Final = 2
 ADAPTERS: Final = 16
 """First site of adapters; those below are the model's own. A site is a place within one block."""
-_ODD: Final = (0x7FEB352D, 0x846CA68B - 2**32, 0x9E3779B1 - 2**32)
-"""Factors of 32-bit mixers: two found by search (Wellons 2018), and 2^32 over the golden ratio."""
+_ODD: Final = (0x7FEB352D, 0x5851F42D, 0x1E3779B1)
+"""Factors of the mixers, odd and below 2^31."""
+_LOW: Final = 0xFFFFFFFF
 
 
 def keys(*, seed: int, step: int, packs: Sequence[int], sizes: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -53,22 +55,41 @@ def drop(x_TC: Tensor, keys_T: Tensor | None, site: int, share: float) -> Tensor
 
 @torch.no_grad()
 def _kept(keys_T: Tensor, n_channels: int, site: int, share: float) -> Tensor:
-    """Return which elements stay, bool [T, C]."""
-    # 32-bit products: half the memory traffic of 64-bit ones, and one instruction on every machine
-    low_T1 = keys_T.to(torch.int32)[:, None]
-    high_T1 = (keys_T >> 32).to(torch.int32)[:, None]
+    """Return which elements stay, bool [T, C].
+
+    A mix takes 32 bits, multiplies them into 63 and keeps those in the middle, to which all of them contribute. No product
+    overflows, which compiled C++ leaves undefined.
+    """
+    x_TC = (keys_T & _LOW)[:, None] ^ _channels(keys_T, n_channels, site)
+    x_TC = _mixed(x_TC, 0)
+    x_TC ^= ((keys_T >> 32) & _LOW)[:, None]
+    return _mixed(x_TC, 2) >= round(share * 2**32)
+
+
+@torch.library.custom_op("chatloom::channels", mutates_args=())
+def _channels(keys_T: Tensor, n: int, site: int) -> Tensor:
+    """Return 32 bits for each of `n` channels of a site, int64 [C], where the keys are.
+
+    Compiled code calls it as it stands: where it counts channels up itself, inductor 2.13 takes all that follows from them
+    through float32 on a CPU.
+    """
+    return _counted(n, site, keys_T.device).clone()  # for who calls owns what it gets
+
+
+@_channels.register_fake
+def _(keys_T: Tensor, n: int, site: int) -> Tensor:  # noqa: ARG001
+    return keys_T.new_empty(n)
+
+
+@functools.cache
+def _counted(n: int, site: int, device: torch.device) -> Tensor:
     # a width below 2^20 keeps the channels of one site apart from those of the next
-    channels_C = torch.arange(n_channels, dtype=torch.int32, device=keys_T.device) + (site * 0x100001 & 0x3FFFFFFF)
-    x_TC = low_T1 ^ _mix(channels_C * _ODD[2])
-    x_TC *= _ODD[0]
-    x_TC ^= (x_TC >> 15) & 0x1FFFF
-    x_TC += high_T1
-    x_TC *= _ODD[1]
-    x_TC ^= (x_TC >> 16) & 0xFFFF
-    return x_TC >= min(round(share * 2**32) - 2**31, 2**31 - 1)
+    return _mixed(_mixed(torch.arange(n, device=device) + (site * 0x100001 & _LOW), 0), 1)
 
 
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 16) & 0xFFFF)) * _ODD[0]
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * _ODD[1]
-    return x ^ ((x >> 16) & 0xFFFF)
+def _mixed(x: Tensor, which: int) -> Tensor:
+    """Change the 32 bits of each element of `x` in place, and return it."""
+    x *= _ODD[which]
+    x >>= 16
+    x &= _LOW
+    return x
