@@ -77,10 +77,13 @@ def diverged(
 
     Every rank must call it, with the packs of its own `hand` among those `chosen` for the step: each is passed through
     the unwrapped `model` alone, forward and backward, so that micro-batches and ranks do not blur whose fault it is.
-    RUN/train/diverged.json then has all of it. Gradients are freed.
+    RUN/train/diverged.json then has all of it. `read` is called for one pack at a time, once more than training has read
+    it. Gradients are freed.
     """
     model.zero_grad(set_to_none=True)
-    own = [_suspect(packs, model, read, precision, pack, scale=scale, z_loss=z_loss) for pack in hand]
+    own = world.together(
+        lambda: [_suspect(packs, model, read, precision, pack, scale=scale, z_loss=z_loss) for pack in hand]
+    )
     place = {pack: i for i, pack in enumerate(chosen)}
     found = sorted((one for of_rank in world.gather(own) for one in of_rank), key=lambda one: place[one.pack])
     what, culprits = _verdict(found)
@@ -119,11 +122,11 @@ def explain_command(job: Job, step: int) -> str:
 def _suspect(
     packs: Packs, model: Decoder, read: Read, precision: Precision, pack: int, *, scale: float, z_loss: float
 ) -> Suspect:
-    batch = read([pack])
+    batch, ids = read([pack]), packs.ids([pack])  # a batch may have padding behind its conversations
     return Suspect(
         pack=pack,
-        ids=packs.ids([pack]),
-        losses=[_finite(loss) for loss in _losses(model, batch, precision)],
+        ids=ids,
+        losses=[_finite(loss) for loss in _losses(model, batch, precision)[: len(ids)]],
         grad_norm=_finite(_gradient_norm(model, batch, precision, scale=scale, z_loss=z_loss)),
     )
 
