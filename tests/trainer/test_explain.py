@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from schemas.manifest import FileRecord
-from schemas.models import Model
+from schemas.models import Lora, Model
 from schemas.settings import ConfigError
 from schemas.training import Train
 from trainer.checkpoint import State, save
@@ -25,8 +25,10 @@ from trainer.explain import main
 from trainer.hindsight import Step, look_at_step, look_for, with_losses
 from trainer.job import Job
 from trainer.loop import build_model
+from trainer.model.lora import adapt, is_adapter
 from trainer.optim import make_adamw
 from trainer.plan import make_schedule
+from trainer.trainable import select
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -150,6 +152,26 @@ def test_the_newest_checkpoint_is_asked_once_there_is_one(run: Path) -> None:
     uniform = np.log(model.architecture.vocab_size)
     assert all(one.loss == pytest.approx(uniform) for pack in step.packs for one in pack.conversations)
     assert all(one.loss != pytest.approx(uniform) for pack in before.packs for one in pack.conversations)
+
+
+def test_adapters_of_a_checkpoint_are_put_beside_the_weights_of_the_start(run: Path) -> None:
+    job, inputs, course = planned(run, Train(batch=2), lora=Lora(rank=2))
+    before = with_losses(run, course, None, look_at_step(run, course, 3), ALONE)
+    model, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens={})
+    adapt(model, job.lora, seed=job.seed)
+    select(model, None)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if is_adapter(name):
+                parameter.fill_(0.5)
+    state = State(cursor=Cursor(step=4), n_steps=4, plan={})
+    save(job.home / "checkpoints", state, model, make_adamw(model, job.train), keep=1)
+    step = with_losses(run, course, None, look_at_step(run, course, 3), ALONE)
+    total = sum(one.loss * one.weight for pack in step.packs for one in pack.conversations if one.loss)
+    batch = inputs.packs.read([pack.pack for pack in step.packs], vocab_size=model.architecture.vocab_size)
+    assert total == pytest.approx(float(model(batch).cross_entropy), rel=1e-5)
+    start = sum(one.loss * one.weight for pack in before.packs for one in pack.conversations if one.loss)
+    assert abs(total / start - 1) > 1e-3
 
 
 def test_packs_that_have_changed_are_refused(run: Path, write_shard: Callable[..., FileRecord]) -> None:
