@@ -11,6 +11,8 @@ from trainer.model.lora import own_parameters
 
 TIE = 2**15
 """Half of the last place that bfloat16 keeps, in places of float32."""
+PIECE = 2**18
+"""Values that are narrowed at a time."""
 
 
 @dataclass
@@ -60,13 +62,11 @@ def narrow(model: Decoder, dtype: torch.dtype) -> Narrowed:
     for name, parameter in own_parameters(model).items():
         if parameter.requires_grad or parameter.dim() < 2 or parameter.dtype != torch.float32:
             continue
-        wide = parameter.detach()
-        close = wide.to(torch.bfloat16)
-        is_exact = torch.equal(close.float(), wide)
-        if name in tables and not is_exact:
-            continue
-        if not is_exact:
-            done.rests[name] = _rest(wide, close)
+        close, rest = _narrowed(parameter.detach())
+        if rest is not None:
+            if name in tables:
+                continue
+            done.rests[name] = rest
         done.names.append(name)
         parameter.data = close
     return done
@@ -91,13 +91,32 @@ def _as_integers(x: Tensor) -> Tensor:
     return rows.view(torch.int32 if rows.element_size() == 4 else torch.int16)
 
 
-def _rest(wide: Tensor, close: Tensor) -> Rest:
-    difference = wide.contiguous().view(torch.int32) - (close.view(torch.int16).to(torch.int32) << 16)
-    flat = difference.flatten()
-    return Rest(places=difference.to(torch.int16).cpu(), ties=(flat == TIE).nonzero()[:, 0].cpu())
+def _narrowed(wide: Tensor) -> tuple[Tensor, Rest | None]:
+    """Return a float32 tensor in bfloat16, and what that took away, None if nothing."""
+    close = torch.empty(wide.shape, dtype=torch.bfloat16, device=wide.device)
+    places: Tensor | None = None
+    ties = [torch.empty(0, dtype=torch.int64)]
+    source, target = wide.contiguous().view(-1), close.view(-1)
+    # by pieces that stay in a CPU's cache: fresh memory for every step of it costs several times as much
+    for start in range(0, len(source), PIECE):
+        piece = slice(start, start + PIECE)
+        target[piece] = source[piece]
+        difference = source[piece].view(torch.int32) - target[piece].float().view(torch.int32)
+        if not difference.any():
+            continue
+        if places is None:
+            places = torch.zeros(len(source), dtype=torch.int16)
+        places[piece] = difference.to(torch.int16)
+        ties.append((difference == TIE).nonzero()[:, 0].cpu() + start)
+    return close, None if places is None else Rest(places.view(wide.shape), torch.cat(ties))
 
 
 def _restored(close: Tensor, rest: Rest) -> Tensor:
-    places = rest.places.to(close.device).to(torch.int32)
-    places.view(-1)[rest.ties.to(close.device)] = TIE
-    return ((close.view(torch.int16).to(torch.int32) << 16) + places).view(torch.float32)
+    wide = torch.empty(close.shape, dtype=torch.float32, device=close.device)
+    bits, source, places = wide.view(-1).view(torch.int32), close.contiguous().view(-1), rest.places.view(-1)
+    for start in range(0, len(bits), PIECE):
+        piece = slice(start, start + PIECE)
+        bits[piece] = source[piece].float().view(torch.int32) + places[piece].to(close.device)
+    # halfway and down was stored as halfway and up, one place of bfloat16 below
+    bits[rest.ties.to(close.device)] += 2 * TIE
+    return wide

@@ -42,7 +42,9 @@ def tiny_batch(*lengths: int, seed: int = 0, first_pack: int = 0, step: int | No
     generators = [torch.Generator().manual_seed(1000 * seed + pack) for pack in packs]
     ids = [torch.randint(0, VOCABULARY, (n,), generator=g) for n, g in zip(lengths, generators, strict=True)]
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
-    rows = torch.cat([torch.arange(start + 2, start + n - 1) for start, n in zip(starts, lengths, strict=False)])
+    rows = torch.cat(
+        [torch.arange(start + 2, start + max(2, n - 1)) for start, n in zip(starts, lengths, strict=False)]
+    )
     ids_T = torch.cat(ids)
     weights = [torch.rand(max(0, n - 3), generator=g) for n, g in zip(lengths, generators, strict=True)]
     found = None if step is None else torch.from_numpy(keys(seed=5, step=step, packs=packs, sizes=lengths))
