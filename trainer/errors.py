@@ -8,6 +8,7 @@ TrainError                    the text says what, where, got, expected, and what
 ├── ModelError                a model directory cannot be used                                exit 2
 ├── OutOfMemory               a batch does not fit the accelerator                            exit 2
 ├── PlanMismatch              a checkpoint belongs to another plan                            exit 2
+├── RestartsRefused           ranks that were started again could not meet                    exit 2
 ├── TooManyRanks              more processes on a machine than GPUs                         exit 2
 ├── StorageError              something could not be written                                  exit 4
 ├── Together                  errors of several ranks, said once                              exit as theirs
@@ -53,6 +54,10 @@ class OutOfMemory(TrainError):  # noqa: N818
 
 class PlanMismatch(TrainError):  # noqa: N818
     """The checkpoints in the run directory were made with another plan."""
+
+
+class RestartsRefused(TrainError):  # noqa: N818
+    """Ranks that torchrun started again, on several machines, would not find each other."""
 
 
 class TooManyRanks(TrainError):  # noqa: N818

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from schemas.errors import UserError
 from trainer.errors import Elsewhere, Together, TooManyRanks
+from trainer.meeting import store_of_this_start
 
 T = TypeVar("T")
 
@@ -132,7 +133,9 @@ def joined() -> Iterator[World]:
     if size == 1:
         yield World(rank=0, size=1, local_rank=0, local_size=1, device=device)
         return
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT, device_id=device if on_gpu else None)
+    store = store_of_this_start()
+    own: dict[str, Any] = {} if store is None else {"store": store, "rank": int(os.environ["RANK"]), "world_size": size}
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=TIMEOUT, device_id=device if on_gpu else None, **own)
     try:
         yield World(rank=dist.get_rank(), size=size, local_rank=local_rank, local_size=local_size, device=device)
     finally:

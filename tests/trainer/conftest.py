@@ -2,11 +2,8 @@
 
 import hashlib
 import itertools
-import os
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +17,6 @@ from schemas.checksum import checksums, summary
 from schemas.manifest import FileRecord, Manifest, ShardRecord, total
 from schemas.tables import PACKED
 
-REPOSITORY = Path(__file__).parents[2]
 PACK_TOKENS = 96
 USED = ("ids", "input_ids", "labels", "loss_weights", "seq_lengths")
 """Columns of a pack whose values are trained with, each a list."""
@@ -229,36 +225,3 @@ def write_run_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 @pytest.fixture
 def write_shard() -> Callable[..., FileRecord]:
     return make_shard
-
-
-def command(run: Path, *arguments: str, ranks: int = 1) -> list[str]:
-    launch = [sys.executable]
-    if ranks > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    return [*launch, "-m", "trainer", str(run / "config.toml"), *arguments]
-
-
-class Launch:
-    """The trainer as a user starts it: in its own process, or processes."""
-
-    def start(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.Popen[str]:
-        # one thread per process whatever the world, so that equal worlds are bit-identical
-        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        return subprocess.Popen(
-            command(run, *arguments, ranks=ranks),
-            cwd=REPOSITORY,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def __call__(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]:
-        with self.start(run, *arguments, ranks=ranks) as process:
-            out, err = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-@pytest.fixture(scope="session")
-def launch() -> Launch:
-    return Launch()

@@ -3,22 +3,15 @@
 import json
 import resource
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
+from tests.trainer import processes
 from trainer.entry import main
 
-ROOT = Path(__file__).parents[2]
 SHORT = ("--set", "train.steps=3", "--set", "train.n_samples=0")
-
-
-class Launcher(Protocol):
-    def __call__(self, run: Path, *arguments: str, ranks: int = 1) -> subprocess.CompletedProcess[str]: ...
 
 
 def snapshot(directory: Path) -> dict[str, bytes]:
@@ -110,26 +103,21 @@ def test_a_place_that_cannot_be_written_is_named(run: Path, capsys: pytest.Captu
     assert "checkpoints/step-00000003: could not be written: " in error
 
 
-def test_a_full_disk_ends_it_with_the_name_of_the_file(run: Path) -> None:
-    def no_large_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+def with_little_room(*words: str) -> int:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    return main(words)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "trainer", str(run / "config.toml"), *SHORT],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=no_large_files,
-    )
-    assert done.returncode == 4, done.stderr
-    assert f"error: {run}/train/checkpoints/step-00000003: could not be written: " in done.stderr
-    assert "Traceback" not in done.stderr
+
+def test_a_full_disk_ends_it_with_the_name_of_the_file(run: Path) -> None:
+    done = processes.Ranks(with_little_room, str(run / "config.toml"), *SHORT).wait()
+    assert done.codes == [4], done.err
+    assert f"error: {run}/train/checkpoints/step-00000003: could not be written: " in done.err
+    assert "Traceback" not in done.err
     assert list((run / "train" / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["plan", "warm-up", "tokenizer", "disk"])
-def test_what_is_wrong_on_every_rank_is_said_once(kind: str, trained: Path, launch: Launcher) -> None:
+def test_what_is_wrong_on_every_rank_is_said_once(kind: str, trained: Path) -> None:
     words, said = list(SHORT), ""
     if kind == "plan":
         words, said = [*SHORT, "--set", "train.lr=1e-4"], "was trained with another plan"
@@ -142,10 +130,10 @@ def test_what_is_wrong_on_every_rank_is_said_once(kind: str, trained: Path, laun
     else:
         (trained / "tokenizer" / "tokenizer.json").write_text("{}")
         said = "not the file that the packs were made with"
-    done = launch(trained, *words, ranks=2)
-    assert done.returncode != 0
-    assert done.stderr.count(said) == 1
-    assert "trainer/entry.py" not in done.stderr, "a rank ended with a traceback"
+    done = processes.train(trained / "config.toml", *words, world=2).wait()
+    assert 0 not in done.codes
+    assert done.err.count(said) == 1
+    assert "trainer/entry.py" not in done.err, "a rank ended with a traceback"
 
 
 def test_a_dry_run_says_what_would_become_of_the_checkpoint(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
