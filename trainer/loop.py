@@ -11,6 +11,7 @@ import torch
 from schemas.lock import locked
 from schemas.models import Model
 from trainer.checkpoint import at_step
+from trainer.course import write_plan
 from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs, open_inputs
 from trainer.errors import OutOfMemory, PlanMismatch, storing
@@ -18,7 +19,7 @@ from trainer.files import sweep
 from trainer.finish import check_prompts, finish, is_exported
 from trainer.fresh import empty, is_emptied
 from trainer.job import Job
-from trainer.model.architecture import new_architecture
+from trainer.model.architecture import check_length, new_architecture
 from trainer.model.decoder import Decoder, initialise
 from trainer.model.hub import resolve_together
 from trainer.model.weights import load_pretrained
@@ -106,11 +107,8 @@ def _usable_model(job: Job, inputs: Inputs) -> tuple[Decoder, list[str]]:
         warning := other_tokenizer(Path(job.model.path), inputs.tokenizer, inputs.added_tokens)
     ):
         notices.append(warning)
-    longest, made_for = inputs.packs.longest, model.architecture.max_position_embeddings
-    if longest > made_for:
-        notices.append(
-            f"the longest conversation has {longest} tokens, the model is made for {made_for} (max_position_embeddings)"
-        )
+    if notice := check_length(model.architecture, inputs.packs.longest, where=str(job.data / "pack")):
+        notices.append(notice)
     return model, notices
 
 
@@ -158,6 +156,7 @@ def _run(training: Training, stop: Stop) -> bool:
         if training.n_steps:
             found = at_step(training.checkpoints, training.n_steps)
             reporter.say(f"resuming after step {training.n_steps} of {total}, from {found}")
+        world.together(lambda: _write_plan(training) if world.is_first else None)
         training.recorder.cut(training.n_steps, is_done=training.is_done)
         _step(training, stop)
         training.save()
@@ -177,6 +176,16 @@ def _run(training: Training, stop: Stop) -> bool:
         reporter.say(f"stopped after step {training.n_steps} of {total}; to continue:")
         reporter.say(job.resume)
     return training.is_done
+
+
+def _write_plan(training: Training) -> None:
+    write_plan(
+        training.job,
+        training.schedule,
+        training.inputs.files["train"],
+        hidden_size=training.model.architecture.hidden_size,
+        dtype=training.precision.name,
+    )
 
 
 def _step(training: Training, stop: Stop) -> None:

@@ -1,21 +1,22 @@
-"""The arithmetic of one optimizer step and of one validation pass, on one rank."""
+"""The arithmetic of one optimizer step, on one rank."""
 
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas.training import Train
-from trainer.data.packs import Packs
-from trainer.data.stream import costs, deal, micro_batches
 from trainer.loss import Loss
 from trainer.model.decoder import Batch, Decoder
 from trainer.world import World
 
+Item = TypeVar("Item")
 Read = Callable[[Sequence[int]], Batch]
+"""Packs to their batch, on the CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ def _has_bfloat16(device: torch.device) -> bool:
 
 def accumulate(
     network: Decoder | DistributedDataParallel,
-    groups: Sequence[Sequence[int]],
-    read: Read,
+    groups: Sequence[Item],
+    read: Callable[[Item], Batch],
     *,
     scale: float,
     precision: Precision,
@@ -81,24 +82,3 @@ def accumulate(
             torch.autograd.backward(loss.objective * scale)
         losses.append(loss.cross_entropy.double())
     return losses
-
-
-@torch.no_grad()
-def validation_loss(
-    model: Decoder, packs: Packs, world: World, *, micro_batch: int, precision: Precision
-) -> float | None:
-    """Return the weighted mean cross-entropy over all trained tokens of `packs`, the same on all ranks.
-
-    None when there is nothing to validate on.
-    """
-    weight = float(packs.weights.sum())
-    if weight == 0:
-        return None
-    cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
-    hand = deal(range(len(packs)), cost, world.size)[world.rank]
-    total = torch.zeros((), dtype=torch.float64, device=precision.device)
-    for group in micro_batches(hand, micro_batch):
-        batch = packs.read(group, vocab_size=model.architecture.vocab_size).to(precision.device)
-        with precision.autocast():
-            total += model(batch).cross_entropy
-    return world.sum(float(total))[0] / weight

@@ -3,9 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
@@ -13,14 +12,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer import checkpoint
 from trainer.checkpoint import State
-from trainer.compiled import compile_blocks, is_compiled, padded
+from trainer.compiled import compile_blocks, is_compiled
 from trainer.data.inputs import Inputs
-from trainer.data.stream import Cursor, Integers, costs, deal, micro_batches, order, step_packs
-from trainer.errors import Diverged, storing
+from trainer.data.prefetch import ReadAhead
+from trainer.data.stream import Cursor
+from trainer.diverged import diverged
+from trainer.errors import storing
+from trainer.evaluation import Evaluation, evaluate
+from trainer.feed import Feed, Group, Portion
 from trainer.finish import show_samples
 from trainer.job import Job
-from trainer.model.decoder import Batch, Decoder
-from trainer.optim import learning_rate, make_adamw
+from trainer.model.decoder import Decoder
+from trainer.optim import learning_rate, make_adamw, set_learning_rate
 from trainer.plan import identity, make_schedule
 from trainer.report.console import Reporter
 from trainer.report.meter import Meter
@@ -28,11 +31,8 @@ from trainer.report.metrics import Metrics
 from trainer.report.recorder import Recorder
 from trainer.sharded import ShardedAdamW
 from trainer.signals import Stop
-from trainer.step import Precision, accumulate, validation_loss
+from trainer.step import Precision, accumulate
 from trainer.world import World
-
-NAMED_IDS: Final = 20
-"""Conversations that an error names; the rest are counted."""
 
 
 class Training:
@@ -52,25 +52,25 @@ class Training:
         self.optimizer = make_adamw(model, job.train)
         if job.train.shard_optimizer and world.size > 1:
             self.optimizer = ShardedAdamW(self.optimizer, world)
-        packs = inputs.packs
-        self.cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
+        a = model.architecture
+        self.feed = Feed(job, inputs, self.schedule, world, hidden_size=a.hidden_size, vocab_size=a.vocab_size)
         self.checkpoints = job.home / "checkpoints"
         self.recorder = Recorder(job.home, reporter, is_first=world.is_first)
         self.meter = Meter()
         self.cursor, self.n_steps = Cursor(), 0
         self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
+        self.evaluation: Evaluation | None = None
         self.val_loss: float | None = None
         self.first_val_loss: float | None = None
         self.best_val_loss: float | None = None
         self.best_step: int | None = None
-        self._epoch: tuple[int, Integers] | None = None
         self._saved_at = -1
-        self._waited = 0.0
+        self._batches: ReadAhead[Group] | None = None
         self._network: Decoder | DistributedDataParallel | None = None
-        self._is_compiled = is_compiled(job.train, world.device)
-        self._longest_pack = int(packs.n_tokens.max())
         model.gradient_checkpointing = job.train.gradient_checkpointing
-        if self._is_compiled:
+        model.dropout = job.train.dropout
+        if is_compiled(job.train, world.device):
+            self.feed.full = int(inputs.packs.n_tokens.max())
             compile_blocks(model)
 
     def network(self) -> Decoder | DistributedDataParallel:
@@ -87,7 +87,9 @@ class Training:
         return self.n_steps >= self.schedule.total
 
     def close(self) -> None:
-        """Let go of the other ranks: the wrapper must be gone before the process group is."""
+        """End reading ahead, and let go of the other ranks: the wrapper must be gone before the process group is."""
+        if self._batches is not None:
+            self._batches.close()
         self._network = None
         gc.collect()  # it is part of a reference cycle
 
@@ -125,51 +127,66 @@ class Training:
         self._sample()
 
     def _sample(self) -> None:
-        if self.world.is_first:
-            show_samples(self.job, self.inputs, self.model, self.n_steps, self.precision, self.reporter)
+        # together, so that what goes wrong on the first rank ends all of them
+        self.world.together(
+            lambda: (
+                show_samples(self.job, self.inputs, self.model, self.n_steps, self.precision, self.reporter)
+                if self.world.is_first
+                else None
+            )
+        )
 
     def evaluate(self) -> None:
         """Measure the validation loss on all ranks."""
-        self.val_loss = validation_loss(
+        self.evaluation = evaluate(
             self.model,
             self.inputs.validation,
             self.world,
             micro_batch=self.job.train.micro_batch,
             precision=self.precision,
         )
+        self.val_loss = None if self.evaluation is None else self.evaluation.loss
 
     def advance(self, stop: Stop) -> bool:
         """Do one step: gradients, update, and what is due after it; return whether `stop` was asked for on some rank.
 
-        Raises Diverged before a bad update.
+        Raises Diverged before a bad update, and DataError where a pack cannot be read.
         """
         train, packs, before = self.job.train, self.inputs.packs, time.perf_counter()
-        self._waited = 0.0
-        chosen = step_packs(self._order(), self.cursor.step, train.batch)
-        weight = float(packs.weights[chosen].sum())
-        groups = micro_batches(deal(chosen, self.cost, self.world.size)[self.world.rank], train.micro_batch)
+        batches = self._batches = self._batches or self.feed.ahead(self.cursor)
+        waited = batches.waited
+        portion = self.feed.portion(self.cursor)
         lr = learning_rate(self.n_steps, n_steps=self.schedule.total, train=train)
-        scale = self.world.size / weight if weight else 0.0
-        losses = accumulate(self.network(), groups, self._read, scale=scale, precision=self.precision)
+        scale = self.world.size / portion.weight if portion.weight else 0.0
+        losses = accumulate(
+            self.network(),
+            portion.groups,
+            batches.take_or_hold,
+            scale=scale,
+            precision=self.precision,
+            z_loss=train.z_loss,
+        )
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
         # the one moment of a step in which the host waits for the device
-        grad_norm, is_asked = torch.stack((norm.double(), self.world.any(bool(stop)))).tolist()
+        flags = self.world.any(bool(stop), batches.has_failed)
+        grad_norm, is_asked, has_failed = torch.cat((norm.double()[None], flags)).tolist()
+        if has_failed:
+            batches.raise_held(self.world)
         # the reduced gradient is not finite on every rank when it is on one, so all stop together
         if not math.isfinite(grad_norm):
-            self._raise_diverged(chosen, groups, losses, lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            self._raise_diverged(portion, lr=lr, grad_norm=grad_norm, scale=scale)
+        set_learning_rate(self.optimizer, lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.loss_sum += torch.stack(losses).sum()
-        self.weight_sum += weight
+        self.weight_sum += portion.weight
         epoch = self.cursor.epoch
         self.cursor, self.n_steps = self.cursor.advanced(self.schedule.per_epoch), self.n_steps + 1
         self.meter.add(
-            tokens=int(packs.n_tokens[chosen].sum()),
-            supervised=int(packs.n_supervised[chosen].sum()),
+            tokens=int(packs.n_tokens[portion.chosen].sum()),
+            supervised=int(packs.n_supervised[portion.chosen].sum()),
             seconds=time.perf_counter() - before,
-            waited=self._waited,
+            waited=batches.waited - waited,
         )
         self._after(epoch, lr, grad_norm, is_stopping=bool(is_asked))
         return bool(is_asked)
@@ -271,31 +288,20 @@ class Training:
     def _as_sum(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=torch.float64, device=self.world.device)
 
-    def _order(self) -> Integers:
-        if self._epoch is None or self._epoch[0] != self.cursor.epoch:
-            self._epoch = (
-                self.cursor.epoch,
-                order(self.schedule.n_packs, seed=self.job.seed, epoch=self.cursor.epoch),
-            )
-        return self._epoch[1]
-
-    def _read(self, group: Sequence[int]) -> Batch:
-        before = time.perf_counter()
-        batch = self.inputs.packs.read(group, vocab_size=self.model.architecture.vocab_size)
-        if self._is_compiled:
-            batch = padded(batch, full=len(group) * self._longest_pack)
-        self._waited += time.perf_counter() - before
-        return batch
-
-    def _raise_diverged(self, chosen: list[int], groups: list[list[int]], losses: list[Tensor], lr: float) -> None:
-        own = {pack for group, loss in zip(groups, losses, strict=True) if not torch.isfinite(loss) for pack in group}
-        bad = self.world.max(*(float(pack in own) for pack in chosen))
-        named = [pack for pack, is_bad in zip(chosen, bad, strict=True) if is_bad]
-        ids = self.inputs.packs.ids(named or chosen)
-        rest = f" and {len(ids) - NAMED_IDS} more" if len(ids) > NAMED_IDS else ""
-        what = "the loss is not finite on" if named else "the losses are finite, but the gradient is not, on"
-        raise Diverged(
-            f"step {self.n_steps + 1} (epoch {self.cursor.epoch}, lr {lr:.3g}): {what} "
-            f"{', '.join(ids[:NAMED_IDS])}{rest}. The weights were not changed by this step. Lower [train] lr, "
-            "lengthen the warm-up, or look at these conversations (`chatloom look`)."
+    def _raise_diverged(self, portion: Portion, *, lr: float, grad_norm: float, scale: float) -> None:
+        raise diverged(
+            self.job,
+            self.world,
+            self.inputs.packs,
+            self.model,
+            lambda packs: self.feed.read(Group(self.n_steps, tuple(packs))),
+            self.precision,
+            chosen=portion.chosen,
+            hand=portion.hand,
+            step=self.n_steps + 1,
+            epoch=self.cursor.epoch,
+            lr=lr,
+            grad_norm=grad_norm,
+            scale=scale,
+            z_loss=self.job.train.z_loss,
         )

@@ -45,12 +45,12 @@ class World:
         """Return the maxima over ranks, in float64."""
         return self._reduce(values, dist.ReduceOp.MAX)
 
-    def any(self, is_so: bool) -> Tensor:
-        """Return 1.0 if `is_so` on some rank, else 0.0, on the device: nothing waits for it here."""
-        flag = torch.tensor(float(is_so), dtype=torch.float64, device=self.device)
+    def any(self, *flags: bool) -> Tensor:
+        """Return, for each flag, 1.0 if it is true on some rank, else 0.0, on the device: nothing waits for it here."""
+        found = torch.tensor([float(flag) for flag in flags], dtype=torch.float64, device=self.device)
         if self.size > 1:
-            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return flag
+            dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return found
 
     def together(self, do: Callable[[], T]) -> T:
         """Return do(), which must hold no collective, once it has succeeded on every rank.

@@ -14,6 +14,7 @@ from schemas.models import Model
 from schemas.training import Train
 from trainer.data.assets import vocabulary_size
 from trainer.data.inputs import open_inputs
+from trainer.data.packs import nothing
 from trainer.data.stream import order
 from trainer.errors import Diverged, OutOfMemory
 from trainer.job import Job
@@ -73,7 +74,7 @@ SMALL = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
 def test_steps_that_train_nothing_have_no_loss(run: Path) -> None:
     training = training_of(run, SMALL, Train(batch=5, steps=9, dtype="float32", eval_every=0))
     training.inputs.packs.weights[:] = 0.0
-    training._read = lambda _: training.inputs.packs.read([], vocab_size=304)  # type: ignore[method-assign]
+    training.feed.read = lambda _: nothing()  # type: ignore[method-assign]
     training.advance(Stop())
     (line,) = [json.loads(text) for text in training.recorder.metrics.read_text().splitlines()]
     assert line["loss"] is None
