@@ -40,11 +40,13 @@ class Work:
 
     def of_packs(self, packs: Packs, chosen: Sequence[int] | npt.NDArray[np.int64]) -> float:
         """Return the operations of a step that trains the packs `chosen`."""
-        tokens = float(packs.n_tokens[chosen].sum())
-        if self.window is not None and packs.longest > self.window:
-            pairs = float(sum(count_pairs(packs.document_lengths(int(pack)), self.window) for pack in chosen))
-        else:
-            pairs = (float(packs.sum_squares[chosen].sum()) + tokens) / 2
+        tokens, chosen = float(packs.n_tokens[chosen].sum()), np.asarray(chosen, dtype=np.int64)
+        window = packs.longest if self.window is None else self.window
+        # lengths of single documents lie on disk, and only those longer than the window make a difference
+        inside = chosen[packs.longest_of[chosen] <= window]
+        pairs = float(packs.sum_squares[inside].sum() + packs.n_tokens[inside].sum()) / 2
+        for pack in chosen[packs.longest_of[chosen] > window]:
+            pairs += count_pairs(packs.document_lengths(int(pack)), window)
         return self.of(n_tokens=tokens, n_rows=float(packs.n_supervised[chosen].sum()), n_pairs=pairs)
 
 

@@ -9,14 +9,18 @@ from msgspec.structs import replace
 from trainer.checkpoint import check_plan, newest_whole, read_state, step_of
 from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs, open_inputs
+from trainer.data.packs import Packs
 from trainer.errors import PlanMismatch
 from trainer.finish import check_prompts
 from trainer.job import Job
 from trainer.model.architecture import Architecture, new_architecture, read_architecture
 from trainer.model.decoder import Decoder
+from trainer.model.lora import adapt
 from trainer.optim import warmup_steps
-from trainer.plan import identity, make_schedule
+from trainer.plan import Schedule, identity, make_schedule
+from trainer.report.estimate import memory_row, time_row
 from trainer.step import Precision, choose_precision
+from trainer.trainable import select
 from trainer.world import World
 
 
@@ -32,27 +36,46 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
     architecture = job_architecture(job, vocab_size=vocab_size)
     with torch.device("meta"):
         model = Decoder(architecture)
-    check_prompts(job, inputs, model)
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    schedule, train = make_schedule(len(inputs.packs), job.train), job.train
-    per_epoch, trained = int(inputs.packs.n_tokens.sum()), int(inputs.packs.n_supervised.sum())
-    n_warmup = warmup_steps(schedule.total, train)
+        check_prompts(job, inputs, model)
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
+        adapt(model, job.lora, seed=job.seed)
+        learning = select(model, job.train.trainable)
+    schedule, train, packs = make_schedule(len(inputs.packs), job.train), job.train, inputs.packs
+    per_epoch, trained = int(packs.n_tokens.sum()), int(packs.n_supervised.sum())
     plan = identity(job, schedule, inputs.files, architecture, precision.name)
     rows = {
         "run": str(job.data),
         "model": f"{architecture.model_type}, {n_parameters:,} parameters, vocabulary {architecture.vocab_size:,}",
-        "training packs": f"{len(inputs.packs):,} ({per_epoch:,} tokens, {trained:,} trained)",
+        "what learns": "\n".join(learning.lines()).replace("\n", f"\n{'':<18}"),
+        "training packs": f"{len(packs):,} ({per_epoch:,} tokens, {trained:,} trained)",
         "validation packs": f"{len(inputs.validation):,} ({int(inputs.validation.n_tokens.sum()):,} tokens)",
-        "global batch": f"{train.batch} packs, about {per_epoch * train.batch // len(inputs.packs):,} tokens",
+        "global batch": _global_batch(packs, train.batch),
         "steps per epoch": f"{schedule.per_epoch:,}",
-        "total steps": f"{schedule.total:,} ({schedule.epochs:.2f} epochs, {n_warmup} warm-up)",
+        "total steps": f"{schedule.total:,} ({schedule.epochs:.2f} epochs, {warmup_steps(schedule.total, train)} warm-up)",
         "total tokens": f"about {round(per_epoch * schedule.epochs):,}",
         "learning rate": f"{train.lr:g}, {train.schedule}",
         "arithmetic": f"{precision.name} on {world.size} × {world.device.type}",
         "checkpoint": _checkpoint(job, schedule.total, plan),
     }
+    if world.is_first:  # the only one that speaks
+        rows["memory"] = memory_row(job, architecture, packs, precision, world)
+        rows["time"] = time_row(model, packs, schedule, precision, world)
     lines = [f"{name:<17} {value}" for name, value in rows.items()]
-    return "\n".join(lines + _about_vocabulary(job, inputs, vocab_size))
+    return "\n".join([*lines, *_about_vocabulary(job, inputs, vocab_size), last_line(schedule, train.batch)])
+
+
+def _global_batch(packs: Packs, batch: int) -> str:
+    share = min(batch, len(packs)) / len(packs)
+    conversations = float(packs.n_trained.sum()) * share
+    return (
+        f"{batch:,} packs, about {round(float(packs.n_tokens.sum()) * share):,} tokens and "
+        f"{conversations:,.0f} conversations that train something"
+    )
+
+
+def last_line(schedule: Schedule, batch: int) -> str:
+    """Return what programs read of a dry run; `batch` is in packs. The short last step of an epoch is one, too."""
+    return f"global_batch={batch}, steps={schedule.total}"
 
 
 def _checkpoint(job: Job, total: int, plan: dict[str, Any]) -> str:
