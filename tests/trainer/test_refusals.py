@@ -87,6 +87,22 @@ def test_checkpoints_of_which_none_is_whole_stop_it_and_stay(trained: Path, caps
     assert main([str(trained / "config.toml"), *SHORT, "--fresh"]) == 0
 
 
+def test_fresh_belongs_to_the_first_of_several_starts(
+    trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = [str(trained / "config.toml"), *SHORT, "--fresh"]
+    for start, is_first in (("one", True), ("one", False), ("two", True)):
+        monkeypatch.setenv("CHATLOOM_START", start)
+        assert main(fresh) == 0
+        assert ("already finished at step 3" in capsys.readouterr().out) != is_first
+    monkeypatch.delenv("CHATLOOM_START")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")  # torchrun's, where nobody gave one
+    for count, is_first in (("0", True), ("1", False), ("0", True)):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        assert main(fresh) == 0
+        assert ("already finished at step 3" in capsys.readouterr().out) != is_first
+
+
 def test_another_tokenizer_beside_the_packs_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run / "tokenizer" / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text())))  # the same tokenizer, yet other bytes
