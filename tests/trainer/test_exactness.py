@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from schemas.manifest import FileRecord
-from schemas.models import Model
+from schemas.models import Lora, Model
+from tests.trainer.tiny import shake, tiny_model
 from trainer.data.means import LossMean, reweighted, step_weight
 from trainer.data.packs import Packs
 from trainer.data.stream import costs, deal, micro_batches, order, step_packs, steps_per_epoch
 from trainer.evaluation import evaluate
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Batch, Decoder, initialise
+from trainer.model.lora import adapt
 from trainer.step import Precision, accumulate
+from trainer.trainable import select
 from trainer.world import World
 
 CPU = torch.device("cpu")
@@ -210,6 +213,30 @@ def test_a_step_is_exact_on_any_number_of_ranks_at_any_micro_batch(
                     summed = [a + b / world for a, b in zip(summed, gradients(model), strict=True)]
                 assert loss == pytest.approx(wanted_loss, rel=LOSS_TOLERANCE)
                 assert furthest(summed, wanted) <= GRADIENT_TOLERANCE
+
+
+def test_adapters_and_chosen_weights_are_as_exact(write_packs: Callable[[bool], Packs]) -> None:
+    recipe: Recipe = (True, "sample", 0.03)
+    packs, model = write_packs(True), tiny_model("qwen3", vocab_size=VOCABULARY, tie_word_embeddings=False)
+    adapt(model, Lora(rank=3, targets=("all-linear", "lm_head")), seed=0)
+    select(model, ("last_block",))
+    shake(model)
+    model.double()
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    chosen = step_packs(order(len(packs), seed=3, epoch=0), 0, BATCH)
+    wanted_loss, _ = reference(model, documents(packs, chosen), *recipe[1:])
+    wanted = [p.grad.clone() for p in learning if p.grad is not None]
+    assert len(wanted) == len(learning)
+    for world, micro in ((1, 4), (2, 1), (5, 2)):
+        summed, loss = [torch.zeros_like(p) for p in learning], 0.0
+        for rank in range(world):
+            model.zero_grad(set_to_none=True)
+            loss += of_rank(model, packs, chosen, rank=rank, world=world, micro=micro, recipe=recipe)
+            # a rank without packs touches every weight that learns, too
+            summed = [a + p.grad / world for a, p in zip(summed, learning, strict=True) if p.grad is not None]
+            assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
+        assert loss == pytest.approx(wanted_loss, rel=LOSS_TOLERANCE)
+        assert furthest(summed, wanted) <= GRADIENT_TOLERANCE
 
 
 def test_a_fully_masked_pack_changes_nothing(write_packs: Callable[[bool], Packs]) -> None:

@@ -13,12 +13,12 @@ FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt2")
 VOCABULARY = 50
 
 
-def tiny_model(family: str = "llama", *, seed: int = 0, **sizes: Any) -> Decoder:
+def tiny_model(family: str = "llama", *, seed: int = 0, vocab_size: int = VOCABULARY, **sizes: Any) -> Decoder:
     """A model of 2 blocks in which no weight is 0 or 1, so that each makes a difference."""
     given: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2}
     if family != "gpt2":
         given["num_key_value_heads"] = 2
-    model = Decoder(new_architecture(Model(model_type=family, **given | sizes), vocab_size=VOCABULARY))  # type: ignore[arg-type]
+    model = Decoder(new_architecture(Model(model_type=family, **given | sizes), vocab_size=vocab_size))  # type: ignore[arg-type]
     initialise(model, seed=seed)
     shake(model, seed=seed)
     return model

@@ -49,14 +49,13 @@ class Adapted(Linear):
         nn.Module.__init__(self)
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
-        self.parts, self.site = tuple(sorted(parts)), ADAPTERS + site
+        self.parts, self.site = tuple(parts), ADAPTERS + site
         self.rank, self.scale, self.dropout = lora.rank, lora.alpha / lora.rank, lora.dropout
         device = base.weight.device
-        self.lora_A = nn.ParameterDict(
-            {p.short: _start(p, lora.rank, base.in_features, seed, device) for p in self.parts}
-        )
+        # pairs, not dictionaries, whose keys would be sorted: q comes before k
+        self.lora_A = nn.ParameterDict([(p.short, _start(p, lora.rank, base.in_features, seed, device)) for p in parts])
         self.lora_B = nn.ParameterDict(
-            {p.short: nn.Parameter(torch.zeros(p.stop - p.start, lora.rank, device=device)) for p in self.parts}
+            [(p.short, nn.Parameter(torch.zeros(p.stop - p.start, lora.rank, device=device))) for p in parts]
         )
 
     def forward(self, x_TC: Tensor, keys_T: Tensor | None = None) -> Tensor:
