@@ -170,3 +170,11 @@ def test_what_peft_has_no_form_for_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the model they belong to lies nowhere"):
         check_export(model, lora, base=None)
     check_export(model, msgspec.structs.replace(lora, merge=True), base=None)
+
+
+def test_a_narrow_export_is_rounded_once(tmp_path: Path) -> None:
+    model = adapted("llama", ("all-linear",), None, tmp_path)
+    for name, dtype in (("wide", "float32"), ("narrow", "bfloat16")):
+        export(tmp_path / name, model, assets={}, generation=STOP, dtype=dtype)
+    wide, narrow = (load_file(tmp_path / name / "model.safetensors") for name in ("wide", "narrow"))
+    assert all(torch.equal(narrow[name], tensor.to(torch.bfloat16)) for name, tensor in wide.items())
