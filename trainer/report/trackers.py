@@ -147,7 +147,7 @@ def _tensorboard(module: Any, home: Path, _: str, settings: Mapping[str, Any], n
 
     def log(step: int, values: Values) -> None:
         for tag, value in values.items():
-            writer.add_scalar(tag, value, step, new_style=True)
+            writer.add_scalar(tag, value, step)
         writer.flush()  # a killed run goes on from a checkpoint, and must not lack what was before it
 
     return Sink(name="tensorboard", log=log, close=writer.close)
