@@ -60,6 +60,9 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     order: Literal["shuffle", "as_built", "short_first"] = "shuffle"
     """Order of the packs in an epoch: anew at random in each, as they lie in the shards, or by their longest conversation, short
     ones first. Conversations stay in their packs."""
+    drop_last: bool = False
+    """Leave out the packs at the end of an epoch that would not fill a step; with order "shuffle" others in each. By default the
+    last step of an epoch is a short one, and nothing is left out."""
     trainable: Trainable | None = None
     """Weights that learn: all, last_block and last_<n>_blocks (with the last norm), head, norms, biases, or regular expressions
     searched in their Hugging Face names; several in a list. By default all, and with [lora] none but the adapters."""

@@ -51,7 +51,6 @@ RASBT: dict[str, Any] = {
     "generation.temperature": 0.0,
 }
 MINIGPT: dict[str, Any] = {
-    "dedup.validation": 512,
     "length.max_chars": 511,
     "mask.preset": "full",
     "pack.max_seq_len": 512,
@@ -97,6 +96,8 @@ VALUES: dict[str, dict[str, Any]] = {
     "minigpt-sft": MINIGPT
     | {
         "render.template": "plain",
+        "dedup.validation": 0,
+        "train.drop_last": True,
         "lora.rank": 0,
         "train.lr": 1e-5,
         "model.model_type": "gpt2",
@@ -109,6 +110,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "minigpt-lora": MINIGPT
     | {
         "render.template": "human-assistant",
+        "dedup.validation": 512,
         "lora.rank": 8,
         "lora.alpha": 32.0,
         "lora.dropout": 0.1,

@@ -18,6 +18,7 @@ from trainer.optim import warmup_steps
 DECISIVE: Final = (
     "batch",
     "order",
+    "drop_last",
     "trainable",
     "groups",
     "loss_mean",
@@ -39,9 +40,15 @@ class Schedule:
     """Length of a run in steps."""
 
     n_packs: int
+    batch: int
     per_epoch: int
     """Steps of an epoch; the last may be short."""
     total: int
+
+    @property
+    def left_out(self) -> int:
+        """Return how many packs each epoch leaves out, because they do not fill a step."""
+        return max(0, self.n_packs - self.per_epoch * self.batch)
 
     @property
     def epochs(self) -> float:
@@ -52,9 +59,14 @@ class Schedule:
 def make_schedule(n_packs: int, train: Train) -> Schedule:
     """Return the schedule of `train` over `n_packs` packs, which must be more than 0.
 
-    Raises ConfigError when the warm-up would leave no step at full learning rate.
+    Raises ConfigError when the warm-up would leave no step at full learning rate, and when no step would be full.
     """
-    per_epoch = steps_per_epoch(n_packs, train.batch)
+    per_epoch = steps_per_epoch(n_packs, train.batch, drop_last=train.drop_last)
+    if per_epoch == 0:
+        raise ConfigError(
+            f"[train] drop_last = true leaves out everything: {n_packs} packs do not fill a step of batch = {train.batch}; "
+            "lower batch, or drop drop_last"
+        )
     total = train.steps if train.steps is not None else (train.epochs or 1) * per_epoch
     if (n_warmup := warmup_steps(total, train)) >= total:
         given = (
@@ -64,7 +76,7 @@ def make_schedule(n_packs: int, train: Train) -> Schedule:
             f"[train] {given}: the warm-up would last {n_warmup} of {total} steps, expected fewer than all; lower it "
             "or train more steps"
         )
-    return Schedule(n_packs=n_packs, per_epoch=per_epoch, total=total)
+    return Schedule(n_packs=n_packs, batch=train.batch, per_epoch=per_epoch, total=total)
 
 
 def identity(

@@ -54,9 +54,9 @@ def epoch_order(kind: Order, *, longest_of: Integers, seed: int, epoch: int) -> 
     return np.argsort(longest_of, kind="stable").astype(np.int64)
 
 
-def steps_per_epoch(n_packs: int, batch: int) -> int:
-    """Return how many steps an epoch has; the last one may be short."""
-    return -(-n_packs // batch)
+def steps_per_epoch(n_packs: int, batch: int, *, drop_last: bool = False) -> int:
+    """Return how many steps an epoch has; the last one may be short, or is left out with `drop_last`."""
+    return n_packs // batch if drop_last else -(-n_packs // batch)
 
 
 def step_packs(packs: Integers, step: int, batch: int) -> list[int]:
