@@ -16,7 +16,7 @@ from schemas.files import write_whole
 from schemas.models import Lora, Model
 from schemas.settings import ConfigError
 from schemas.training import Phase, Train
-from trainer.checkpoint import newest_whole, read_state
+from trainer.checkpoint import read_state, step_of
 from trainer.data.assets import read_assets
 from trainer.data.packs import read_manifest
 from trainer.errors import storing
@@ -66,17 +66,19 @@ def foreseen(job: Job) -> list[Job]:
         check_tokenizers(jobs)
     found = jobs[:1]
     for one in jobs[1:]:
-        is_there = (found[-1].results / "exported.json").exists()
-        found.append(after(one, found[-1]) if is_there else replace(one, model=job.model))
+        before = found[-1]
+        is_there = (before.results / "exported.json").exists() and _checkpoints(before)
+        found.append(after(one, before) if is_there else replace(one, model=job.model))
     return found
 
 
 def after(job: Job, before: Job) -> Job:
     """Return `job` as what follows `before`, which is finished: the plan of each phase holds those before it."""
-    path, _ = newest_whole(before.home / "checkpoints")
-    assert path is not None, f"{before.home} is finished and has no checkpoint"
+    path = max(_checkpoints(before), key=step_of)
+    # its files were compared with their hashes when the phase was found to be finished
     state = read_state(path)
-    return replace(job, before=hashlib.sha256(msgspec.json.encode([state.plan, state.files])).hexdigest()[:16])
+    identity = msgspec.json.encode([state.plan, state.files, before.train.export_weights])
+    return replace(job, before=hashlib.sha256(identity).hexdigest()[:16])
 
 
 def check_tokenizers(jobs: Sequence[Job]) -> None:
@@ -102,6 +104,10 @@ def join_records(job: Job, jobs: Sequence[Job]) -> None:
                 lines.append(msgspec.json.encode(record | {"phase": one.phase}) + b"\n")
         with storing(job.train_home / name):
             write_whole(job.train_home / name, b"".join(lines))
+
+
+def _checkpoints(job: Job) -> list[Path]:
+    return list((job.home / "checkpoints").glob("step-*"))
 
 
 def _settings(train: Train, phase: Phase) -> Train:

@@ -93,6 +93,15 @@ def test_two_phases_killed_in_the_second_are_two_runs_by_hand_bit_for_bit(
     assert {line["phase"] for line in records(home / "samples.jsonl")} == {"easy", "hard"}
     capsys.readouterr()
 
+    # two ranks wait for each other between phases, and take the same packs
+    two_ranks = processes.train(phased(run, other), "--run", _copy_of(run, tmp_path / "two"), world=2)
+    processes.completed(two_ranks)
+    found = records(tmp_path / "two" / "train" / "metrics.jsonl")
+    assert [(line["phase"], line["step"], line["tokens"]) for line in found] == [
+        (line["phase"], line["step"], line["tokens"]) for line in records(home / "metrics.jsonl")
+    ]
+    assert found[-1]["val_loss"] == pytest.approx(records(home / "metrics.jsonl")[-1]["val_loss"], abs=1e-3)
+
     # a change of what is finished is no continuation, in the phase itself and in what follows it
     assert main([str(phased(run, other, FIRST.replace("1e-2", "2e-2")))]) == 2
     assert "train.lr: 0.01 in the checkpoint, 0.02 now" in capsys.readouterr().err
