@@ -1,7 +1,7 @@
-"""Documentation that cannot go stale: settings and columns, read off the types that define them.
+"""Documentation that cannot go stale: settings, columns and metrics, read off the types that define them.
 
-`python -m pipeline.describe` writes schemas/config.schema.json, docs/configuration.md and docs/columns.md anew; a test
-holds them to the code.
+`python -m pipeline.describe` writes schemas/config.schema.json, docs/configuration.md, docs/columns.md and docs/metrics.md
+anew; a test holds them to the code.
 """
 
 import ast
@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline.config import SECTIONS
 from pipeline.graph import GRAPH
+from schemas.metrics import Metrics
 from schemas.reasons import EXPLANATIONS
 from schemas.tables import dropped_schema
 
@@ -77,6 +78,25 @@ def config_markdown() -> str:
     return "\n".join(lines)
 
 
+def metrics_markdown() -> str:
+    """Return the page of what a line of metrics.jsonl has."""
+    lines = [
+        "# Metrics",
+        "",
+        "What each line of `RUN/train/metrics.jsonl` has: one JSON object for every step that was logged or evaluated. Step 0 is",
+        "the model before training. What was not measured at a step is `null`. A run that resumes cuts the file back to its",
+        "checkpoint, so that no step stands in it twice.",
+        "",
+        "| field | type | meaning |",
+        "|---|---|---|",
+    ]
+    docs, kinds = field_docs(Metrics), inspect.get_annotations(Metrics)
+    for field in Metrics.__struct_fields__:
+        kind = getattr(kinds[field], "__name__", str(kinds[field])).replace("|", "or").replace("None", "null")
+        lines.append(f"| `{field}` | {kind} | {docs[field].replace('|', '&#124;')} |")
+    return "\n".join([*lines, ""])
+
+
 def columns_markdown() -> str:
     """Return the page of all stages' columns, and of the drop reasons."""
     lines = [
@@ -125,6 +145,7 @@ def documents() -> dict[str, str]:
         "schemas/config.schema.json": json.dumps(config_schema(), indent=2, ensure_ascii=False) + "\n",
         "docs/configuration.md": config_markdown(),
         "docs/columns.md": columns_markdown(),
+        "docs/metrics.md": metrics_markdown(),
     }
 
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.metrics import Metrics
 from trainer.job import read_job
 from trainer.report.curves import continuous, curves, smooth
-from trainer.report.metrics import Metrics
 from trainer.report.page import write_report
 from trainer.report.summary import closing, totals
 from trainer.report.svg import Chart, Line, draw, log_ticks, round_ticks, standalone, thin

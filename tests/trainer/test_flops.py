@@ -133,4 +133,7 @@ def test_the_share_of_the_peak_is_that_of_all_devices(monkeypatch: pytest.Monkey
     yardstick = Yardstick(torch.device("cpu"), torch.float32, n_devices=2)
     assert yardstick.mfu(Window(tokens=1, seconds=3.0, flops=300.0)) == 0.5
     assert yardstick.mfu(Window()) is None
-    assert yardstick.memory_bytes() == peak_resident()
+    found, later = yardstick.memory_bytes(), peak_resident()
+    assert found is not None
+    assert later is not None
+    assert 50e6 < found <= later

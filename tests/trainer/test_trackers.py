@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from schemas.metrics import Metrics
 from schemas.settings import ConfigError
 from trainer.report.console import Reporter
-from trainer.report.metrics import Metrics, append
+from trainer.report.metrics import append
 from trainer.report.recorder import Recorder
 from trainer.report.trackers import Trackers, Tracking, values_of
 

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from trainer.report.metrics import Metrics
+from schemas.metrics import Metrics
 from trainer.report.svg import Chart, Floats, Line
 
 SMOOTHED: Final = 0.03

@@ -92,11 +92,12 @@ def _on_cpu(memory: Memory) -> Memory:
 
 def time_row(model: Decoder, packs: Packs, schedule: Schedule, precision: Precision, world: World) -> str:
     """Return how long all steps take, at a share of the device's speed in products of matrices that training usually reaches."""
-    work = count_work(model).of_packs(packs, np.arange(len(packs))) * schedule.epochs
+    passes = schedule.epochs * (1 - schedule.left_out / len(packs))
+    work = count_work(model).of_packs(packs, np.arange(len(packs))) * passes
     peak, source = Yardstick(precision.device, precision.dtype, n_devices=world.size).peak
     share = EFFICIENCY[precision.device.type, precision.name]
     seconds = work / (peak * world.size * share)
-    per_s = packs.n_tokens.sum() * schedule.epochs / seconds
+    per_s = float(packs.n_tokens.sum()) * passes / seconds
     return (
         f"about {duration(seconds)} (estimate), {per_s:,.0f} tok/s: {work:.3g} operations at {share:.0%} of {peak / 1e12:.3g} "
         f"TFLOP/s ({source}) × {world.size}; evaluation and samples come on top"

@@ -8,12 +8,13 @@ from typing import Final
 import msgspec
 
 from schemas.files import write_whole
+from schemas.metrics import Metrics
 from trainer.errors import storing
 from trainer.job import Job
 from trainer.report.chosen import different_settings
 from trainer.report.console import printable, said_bytes
 from trainer.report.curves import curves
-from trainer.report.metrics import Metrics, read_metrics
+from trainer.report.metrics import read_metrics
 from trainer.report.summary import loss_rows, speed_rows, totals
 from trainer.report.svg import STYLE, draw, inline, standalone
 

@@ -11,7 +11,7 @@ from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs, open_inputs
 from trainer.data.packs import Packs
 from trainer.errors import PlanMismatch
-from trainer.finish import check_prompts
+from trainer.held_out import check_prompts
 from trainer.job import Job
 from trainer.model.architecture import Architecture, new_architecture, read_architecture
 from trainer.model.decoder import Decoder
@@ -42,6 +42,7 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
         learning = select(model, job.train.trainable)
     schedule, train, packs = make_schedule(len(inputs.packs), job.train), job.train, inputs.packs
     per_epoch, trained = int(packs.n_tokens.sum()), int(packs.n_supervised.sum())
+    per_run = per_epoch * schedule.epochs * (1 - schedule.left_out / len(packs))
     plan = identity(job, schedule, inputs.files, architecture, precision.name)
     rows = {
         "run": str(job.data),
@@ -50,9 +51,9 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
         "training packs": f"{len(packs):,} ({per_epoch:,} tokens, {trained:,} trained)",
         "validation packs": f"{len(inputs.validation):,} ({int(inputs.validation.n_tokens.sum()):,} tokens)",
         "global batch": _global_batch(packs, train.batch),
-        "steps per epoch": f"{schedule.per_epoch:,}",
+        "steps per epoch": f"{schedule.per_epoch:,}" + _left_out(schedule),
         "total steps": f"{schedule.total:,} ({schedule.epochs:.2f} epochs, {warmup_steps(schedule.total, train)} warm-up)",
-        "total tokens": f"about {round(per_epoch * schedule.epochs):,}",
+        "total tokens": f"about {round(per_run):,}",
         "learning rate": f"{train.lr:g}, {train.schedule}",
         "arithmetic": f"{precision.name} on {world.size} × {world.device.type}",
         "checkpoint": _checkpoint(job, schedule.total, plan),
@@ -61,7 +62,7 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
         rows["memory"] = memory_row(job, architecture, packs, precision, world)
         rows["time"] = time_row(model, packs, schedule, precision, world)
     lines = [f"{name:<17} {value}" for name, value in rows.items()]
-    return "\n".join([*lines, *_about_vocabulary(job, inputs, vocab_size), last_line(schedule, train.batch)])
+    return "\n".join([*lines, *_about_vocabulary(job, inputs, vocab_size), last_line(schedule)])
 
 
 def _global_batch(packs: Packs, batch: int) -> str:
@@ -73,9 +74,13 @@ def _global_batch(packs: Packs, batch: int) -> str:
     )
 
 
-def last_line(schedule: Schedule, batch: int) -> str:
-    """Return what programs read of a dry run; `batch` is in packs. The short last step of an epoch is one, too."""
-    return f"global_batch={batch}, steps={schedule.total}"
+def _left_out(schedule: Schedule) -> str:
+    return f" (drop_last leaves {schedule.left_out:,} packs out of each)" if schedule.left_out else ""
+
+
+def last_line(schedule: Schedule) -> str:
+    """Return what programs read of a dry run; the batch is in packs."""
+    return f"global_batch={schedule.batch}, steps={schedule.total}"
 
 
 def _checkpoint(job: Job, total: int, plan: dict[str, Any]) -> str:

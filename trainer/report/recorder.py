@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Final
 
+from schemas.metrics import Metrics
 from trainer.errors import storing
 from trainer.report.console import Reporter
-from trainer.report.metrics import Metrics, append, cut_after, read_metrics
+from trainer.report.metrics import append, cut_after, read_metrics
 from trainer.report.trackers import Trackers
 
 STARVING: Final = 0.05

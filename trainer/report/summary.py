@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.metrics import Metrics
 from trainer.job import Job
 from trainer.report.console import aligned, duration, said_bytes
-from trainer.report.metrics import Metrics, read_metrics
+from trainer.report.metrics import read_metrics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,9 +17,9 @@ from typing import Any, Final
 import msgspec
 
 from schemas.files import write_whole
+from schemas.metrics import Metrics
 from schemas.settings import ConfigError
 from trainer.errors import storing
-from trainer.report.metrics import Metrics
 
 MODULES: Final = {"tensorboard": "torch.utils.tensorboard", "trackio": "trackio", "wandb": "wandb"}
 PROJECT: Final = "chatloom"
