@@ -7,7 +7,7 @@ import polars as pl
 
 _EVIDENCE = ("keeper", "similarity", "scope", "evaluation", "overlap")
 
-Part = Annotated[float, msgspec.Meta(ge=0, le=0.5)] | Annotated[int, msgspec.Meta(ge=0)]
+Part = Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] | Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Dedup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

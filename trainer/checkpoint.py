@@ -185,7 +185,7 @@ def newest_whole(directory: Path) -> tuple[Path | None, dict[Path, str]]:
     if not directory.is_dir():
         return None, problems
     for path in _newest_first(directory):
-        problem = _problem(path)
+        problem = problem_of(path)
         if problem is None:
             return path, problems
         problems[path] = problem
@@ -261,7 +261,8 @@ def _is_torn(path: Path) -> bool:
         return True
 
 
-def _problem(path: Path) -> str | None:
+def problem_of(path: Path) -> str | None:
+    """Return what is wrong with the bytes of a checkpoint, or None when they are those that were written."""
     try:
         state = read_state(path)
     except ModelError as error:

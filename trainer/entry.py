@@ -77,9 +77,9 @@ def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> bool:
 
 
 def _preview(job: Job, world: "World", reporter: "Reporter") -> None:
-    from trainer.loop import with_local_model
     from trainer.phases import foreseen
     from trainer.report.preview import preview
+    from trainer.start import with_local_model
 
     for one in foreseen(job):
         if one.phase is not None:

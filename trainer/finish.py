@@ -1,152 +1,96 @@
-"""What happens to a trained model: it answers, proves that it can stop, and is exported."""
-
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+"""What happens to a trained model: it answers, proves that it can stop, and is exported, whole or as adapters."""
 
 import msgspec
 
 from schemas.files import write_whole
-from schemas.generation import Generation
-from schemas.settings import ConfigError
-from trainer.answers.desk import Answer
-from trainer.answers.generate import Prompt, held_out_prompts
-from trainer.answers.samples import answer_all, is_ended, write_samples
-from trainer.checkpoint import State
+from trainer.adapter import write_adapter
+from trainer.checkpoint import State, at_step, problem_of
 from trainer.data.inputs import Inputs
-from trainer.errors import ExportRefused, storing
+from trainer.errors import DataError, storing
 from trainer.export import export
+from trainer.frozen import widen
+from trainer.held_out import require_stops, show_samples
 from trainer.job import Job
 from trainer.model.decoder import Decoder
 from trainer.report.console import Reporter
+from trainer.start import Start
 from trainer.step import Precision
-
-SMOKE_PROMPTS: Final = 8
-"""Prompts that are answered, at temperature 1, before an export; half of the answers must end."""
-SMOKE_TOKENS: Final = 512
-"""How long such an answer may become."""
+from trainer.stored import put_weights
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
-    """RUN/train/exported.json: which weights lie in RUN/train/export."""
+    """RUN/train/exported.json: which weights lie in RUN/train/export and RUN/train/adapter."""
 
     step: int
+    """Steps that were done when it was written."""
     dtype: str
+    weights_of: int
+    """Steps after which the model had these weights."""
+    files: tuple[str, ...]
+    """Weights that were written, relative to RUN/train."""
 
 
-def finish(job: Job, inputs: Inputs, model: Decoder, state: State, precision: Precision, reporter: Reporter) -> None:
-    """Show the samples once more, say what was reached, and export. Raises ExportRefused and StorageError."""
+def finish(job: Job, inputs: Inputs, start: Start, state: State, precision: Precision, reporter: Reporter) -> None:
+    """Show the samples once more, and export. Raises DataError, ExportRefused and StorageError."""
+    model = start.model
     answers = show_samples(job, inputs, model, state.n_steps, precision, reporter, in_full=True)
-    if state.val_loss is not None:
-        start = f"{state.first_val_loss:.4f}" if state.first_val_loss is not None else "?"
-        reporter.say(f"validation loss: {start} before training, {state.val_loss:.4f} after {state.n_steps} steps")
-    speed = state.tokens / state.seconds if state.seconds else 0.0
-    reporter.say(f"{state.tokens:,} tokens, {state.supervised:,} of them trained, {speed:,.0f} tok/s")
     if answers and not any(answer.is_stopped for answer in answers):
         reporter.say(f"warning: every sample ran to its limit of {job.generation.max_new_tokens} tokens without ending")
+    weights_of = _take_best(job, state, model, reporter)
     if not job.train.export_unless_stopping:
-        _require_stops(job, inputs, model, precision, reporter)
-    path = job.results / "export"
-    with storing(path):
-        export(path, model, assets=inputs.assets, generation=inputs.generation, dtype=job.train.export_dtype)
-        done = Exported(step=state.n_steps, dtype=job.train.export_dtype)
+        require_stops(job, inputs, model, precision, reporter)
+    widen(model, start.narrowed)
+    files = _write(job, inputs, start, reporter)
+    with storing(job.results):
+        done = Exported(step=state.n_steps, dtype=job.train.export_dtype, weights_of=weights_of, files=files)
         write_whole(job.results / "exported.json", msgspec.json.encode(done) + b"\n")
-    reporter.say(f"exported to {path} (transformers: AutoModelForCausalLM.from_pretrained({str(path)!r}))")
 
 
-def is_exported(home: Path, *, step: int, dtype: str) -> bool:
-    """Tell whether HOME/export holds the weights after `step` steps, as `dtype`."""
+def _take_best(job: Job, state: State, model: Decoder, reporter: Reporter) -> int:
+    """Give `model` the weights that are to be exported, and return the steps after which it had them. Raises DataError."""
+    best = state.best_step
+    if job.train.export_weights == "last" or best is None or best == state.n_steps:
+        return state.n_steps
+    path = at_step(job.home / "checkpoints", best)
+    if problem := problem_of(path):
+        raise DataError(
+            f"{path}: {problem}, and these are the best weights, which were to be exported. Restore it from a backup, or take "
+            "the last ones: --set train.export_weights=last"
+        )
+    put_weights(model, path / "model.safetensors")
+    reporter.say(f"the weights after {best} steps are exported, whose validation loss was the lowest")
+    return best
+
+
+def _write(job: Job, inputs: Inputs, start: Start, reporter: Reporter) -> tuple[str, ...]:
+    """Write the model, its adapters, or both, and return the files of weights. Raises StorageError."""
+    files: list[str] = []
+    if job.lora.rank:
+        path = job.results / "adapter"
+        with storing(path):
+            why = write_adapter(
+                path, start.model, job.lora, base=start.base, revision=start.revision, assets=inputs.assets
+            )
+        if why is None:
+            files.append("adapter/adapter_model.safetensors")
+        reporter.say(f"adapters alone written to {path} (PEFT)" if why is None else f"no adapters alone: {why}")
+    if job.lora.rank == 0 or job.lora.merge:
+        path = job.results / "export"
+        with storing(path):
+            export(path, start.model, assets=inputs.assets, generation=inputs.generation, dtype=job.train.export_dtype)
+        files.append("export/model.safetensors")
+        reporter.say(f"exported to {path} (transformers: AutoModelForCausalLM.from_pretrained({str(path)!r}))")
+    return tuple(files)
+
+
+def is_exported(job: Job, *, step: int) -> bool:
+    """Tell whether what `job` asks for lies there, written after `step` steps."""
     try:
-        done = msgspec.json.decode((home / "exported.json").read_bytes(), type=Exported)
+        done = msgspec.json.decode((job.results / "exported.json").read_bytes(), type=Exported)
     except (OSError, msgspec.DecodeError):
         return False
-    return done == Exported(step=step, dtype=dtype) and (home / "export" / "model.safetensors").is_file()
-
-
-def check_prompts(job: Job, inputs: Inputs, model: Decoder) -> None:
-    """Raise ConfigError when no sample could be drawn, or no stop be tested, after a whole training run."""
-    room = model.architecture.max_position_embeddings
-    if job.train.n_samples and job.generation.max_new_tokens >= room:
-        raise ConfigError(
-            f"[generation] max_new_tokens = {job.generation.max_new_tokens} leaves no room for a prompt: the model is made for "
-            f"{room} tokens in all (max_position_embeddings); expected less"
-        )
-    if not job.train.export_unless_stopping and not _smoke_prompts(job, inputs, model):
-        raise ConfigError(
-            f"{job.data / 'pack'}: no conversation has a trained turn after at most {_longest_smoke(room)} tokens, so it "
-            "could not be tested whether the model ends its answers. Raise max_position_embeddings, or give "
-            "--set train.export_unless_stopping=true to export without the test"
-        )
-
-
-def show_samples(
-    job: Job,
-    inputs: Inputs,
-    model: Decoder,
-    n_steps: int,
-    precision: Precision,
-    reporter: Reporter,
-    *,
-    in_full: bool = False,
-) -> list[Answer]:
-    """Answer the held-out prompts, print and record them, and return the answers.
-
-    Before training, and where it is asked for `in_full`, prompt and expectation are printed too; else a line each.
-    """
-    longest = max(1, model.architecture.max_position_embeddings - job.generation.max_new_tokens)
-    split, prompts = _prompts(job, inputs, job.train.n_samples, longest=longest)
-    answers = answer_all(
-        model,
-        prompts,
-        settings=job.generation,
-        stop_ids=inputs.generation.stop_ids(),
-        seed=job.seed,
-        precision=precision,
-    )
-    path = job.home / "samples.jsonl"
-    with storing(path):
-        write_samples(
-            path,
-            inputs.tokenizer,
-            prompts,
-            answers,
-            step=n_steps,
-            split=split,
-            reporter=reporter,
-            in_full=in_full or n_steps == 0,
-        )
-    return answers
-
-
-def _prompts(job: Job, inputs: Inputs, n: int, *, longest: int) -> tuple[str, list[Prompt]]:
-    # without a validation split a trained prompt still shows the difference; the record says where it is from
-    split, packs = ("validation", inputs.validation) if len(inputs.validation) else ("train", inputs.packs)
-    return split, held_out_prompts(packs, n, seed=job.seed, longest=longest) if n else []
-
-
-def _longest_smoke(room: int) -> int:
-    return max(room - SMOKE_TOKENS, room // 2)
-
-
-def _smoke_prompts(job: Job, inputs: Inputs, model: Decoder) -> Sequence[Prompt]:
-    longest = _longest_smoke(model.architecture.max_position_embeddings)
-    return _prompts(job, inputs, SMOKE_PROMPTS, longest=longest)[1]
-
-
-def _require_stops(job: Job, inputs: Inputs, model: Decoder, precision: Precision, reporter: Reporter) -> None:
-    """Raise ExportRefused unless half of the answers, drawn at temperature 1 and given room, say something and end."""
-    prompts = _smoke_prompts(job, inputs, model)
-    stop_ids = inputs.generation.stop_ids()
-    settings = Generation(max_new_tokens=SMOKE_TOKENS, temperature=1.0, batch=SMOKE_PROMPTS)
-    answers = answer_all(model, prompts, settings=settings, stop_ids=stop_ids, seed=job.seed, precision=precision)
-    n_ended = sum(is_ended(inputs.tokenizer, answer) for answer in answers)
-    text = f"{n_ended} of {len(answers)} test answers said something and ended on a stop token"
-    if 2 * n_ended >= len(answers) > 0:
-        reporter.say(text)
-        return
-    raise ExportRefused(
-        f"{job.results / 'export'}: not written, because only {text} ({', '.join(map(str, sorted(stop_ids)))}) within "
-        f"{SMOKE_TOKENS} tokens; at least half must, or the model, served, would not end its answers. The checkpoint is "
-        "kept. Train longer, or see with `chatloom look RUN mask` that stop tokens are trained; "
-        "--set train.export_unless_stopping=true exports it as it is."
-    )
+    # of runs that were made longer, or whose best weights were asked for afterwards, they are others
+    is_of_last = done.weights_of == step
+    is_same = (done.step, done.dtype) == (step, job.train.export_dtype)
+    is_wanted = is_of_last or job.train.export_weights == "best"
+    return is_same and is_wanted and bool(done.files) and all((job.results / name).is_file() for name in done.files)

@@ -20,9 +20,9 @@ from trainer.data.packs import Packs
 from trainer.data.stream import Floats, costs, deal
 from trainer.evaluation import conversation_losses
 from trainer.job import Job
-from trainer.loop import build_model
 from trainer.model.decoder import Decoder
-from trainer.model.lora import adapt, adapted_modules
+from trainer.model.lora import adapt
+from trainer.start import build_model
 from trainer.step import Precision
 from trainer.stored import put_weights
 from trainer.trainable import select
@@ -154,8 +154,7 @@ def with_losses(run: Path, course: Course, phase: str | None, step: Step, world:
 
 def _newest_model(job: Job, vocab_size: int, added_tokens: dict[str, int]) -> tuple[Decoder, str]:
     model, _ = build_model(job, vocab_size=vocab_size, added_tokens=added_tokens)
-    if job.lora.rank and not any(adapted_modules(model)):
-        adapt(model, job.lora, seed=job.seed)
+    adapt(model, job.lora, seed=job.seed)
     path, _ = newest_whole(job.home / "checkpoints")
     if path is None:
         return model, "the start: there is no checkpoint yet"

@@ -2,30 +2,24 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
 from schemas.lock import locked
-from schemas.models import Model
 from trainer.checkpoint import at_step
 from trainer.course import write_plan
-from trainer.data.assets import other_tokenizer, vocabulary_size
-from trainer.data.inputs import Inputs, open_inputs
+from trainer.data.inputs import open_inputs
 from trainer.errors import OutOfMemory, PlanMismatch, storing
 from trainer.files import sweep
-from trainer.finish import check_prompts, finish, is_exported
+from trainer.finish import finish, is_exported
 from trainer.fresh import empty, is_emptied
 from trainer.job import Job
-from trainer.model.architecture import check_length, new_architecture
-from trainer.model.decoder import Decoder, initialise
-from trainer.model.hub import resolve_together
-from trainer.model.weights import load_pretrained
 from trainer.phases import after, check_tokenizers, join_records, phase_jobs
 from trainer.report.console import Reporter
+from trainer.report.summary import closing
 from trainer.signals import Stop
+from trainer.start import make_start, with_local_model
 from trainer.step import choose_precision
 from trainer.training import Training
 from trainer.world import World
@@ -75,13 +69,13 @@ def _fit_one(job: Job, world: World, reporter: Reporter, stop: Stop, take: Calla
     """Train to the last step and export; `take` is called, on the first rank, once it is known that everything works."""
     try:
         inputs = open_inputs(job.data, world)
-        job = with_local_model(job, world)
+        named, job = job.model, with_local_model(job, world)
         precision = choose_precision(job.train, world)
-        model, notices = world.together(lambda: _usable_model(job, inputs))
-        model = model.to(world.device)
-        training = world.together(lambda: Training(job, world, reporter, inputs, model, precision))
+        start = world.together(lambda: make_start(job, inputs, precision.dtype, named=named))
+        start.model.to(world.device)
+        training = world.together(lambda: Training(job, world, reporter, inputs, start, precision))
         world.together(lambda: take() if world.is_first else None)
-        for notice in notices:
+        for notice in start.notices:
             reporter.say(notice)
         return _run(training, stop)
     except torch.OutOfMemoryError as error:
@@ -90,35 +84,6 @@ def _fit_one(job: Job, world: World, reporter: Reporter, stop: Stop, take: Calla
             f"{job.train.micro_batch}; the result stays the same), set gradient_checkpointing, or pack.max_seq_len lower and "
             "build the data again"
         ) from None
-
-
-def with_local_model(job: Job, world: World) -> Job:
-    """Return `job` with its model's directory in place of a name on the hub. Every rank must come. Raises ModelError."""
-    if job.model.path is None:
-        return job
-    return replace(job, model=Model(path=str(resolve_together(job.model, world))))
-
-
-def _usable_model(job: Job, inputs: Inputs) -> tuple[Decoder, list[str]]:
-    """Return the model at its start, and what a person should know about it. Raises before anything is trained."""
-    model, notices = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens=inputs.added_tokens)
-    check_prompts(job, inputs, model)
-    if job.model.path is not None and (
-        warning := other_tokenizer(Path(job.model.path), inputs.tokenizer, inputs.added_tokens)
-    ):
-        notices.append(warning)
-    if notice := check_length(model.architecture, inputs.packs.longest, where=str(job.data / "pack")):
-        notices.append(notice)
-    return model, notices
-
-
-def build_model(job: Job, *, vocab_size: int, added_tokens: Mapping[str, int]) -> tuple[Decoder, list[str]]:
-    """Return the model at its start, and how it was changed to fit."""
-    if job.model.path is not None:
-        return load_pretrained(Path(job.model.path), vocab_size=vocab_size, added_tokens=added_tokens)
-    model = Decoder(new_architecture(job.model, vocab_size=vocab_size))
-    initialise(model, seed=job.seed)
-    return model, []
 
 
 def _take_home(job: Job, phase: Job, held: contextlib.ExitStack | None, *, fresh: bool) -> None:
@@ -149,22 +114,24 @@ def _run(training: Training, stop: Stop) -> bool:
     job, world, reporter, total = training.job, training.world, training.reporter, training.schedule.total
     try:
         training.resume()
-        is_there = world.is_first and is_exported(job.results, step=training.n_steps, dtype=job.train.export_dtype)
+        is_there = world.is_first and is_exported(job, step=training.n_steps)
         if training.is_done and world.max(float(is_there))[0]:
             _say_finished(training)
             return True
         if training.n_steps:
             found = at_step(training.checkpoints, training.n_steps)
             reporter.say(f"resuming after step {training.n_steps} of {total}, from {found}")
+        if not training.start.learning.is_everything:
+            reporter.say("\n".join(training.start.learning.lines()))
+        if training.schedule.left_out:
+            reporter.say(f"{training.schedule.left_out} packs of each epoch are left out ([train] drop_last)")
         world.together(lambda: _write_plan(training) if world.is_first else None)
         training.recorder.cut(training.n_steps, is_done=training.is_done)
         _step(training, stop)
         training.save()
     finally:
         training.close()
-    end = functools.partial(
-        finish, job, training.inputs, training.model, training.state(), training.precision, reporter
-    )
+    end = functools.partial(_end, training)
     if training.is_done and not job.is_last:
         world.together(lambda: end() if world.is_first else None)
         return True
@@ -176,6 +143,13 @@ def _run(training: Training, stop: Stop) -> bool:
         reporter.say(f"stopped after step {training.n_steps} of {total}; to continue:")
         reporter.say(job.resume)
     return training.is_done
+
+
+def _end(training: Training) -> None:
+    job, reporter = training.job, training.reporter
+    finish(job, training.inputs, training.start, training.state(), training.precision, reporter)
+    training.draw()
+    reporter.say(closing(job))
 
 
 def _write_plan(training: Training) -> None:

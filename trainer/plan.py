@@ -34,6 +34,9 @@ DECISIVE: Final = (
 )
 """Keys of [train] that change the weights, taken as they stand; the others that do are resolved first."""
 
+FROZEN: Final = "weights that do not learn"
+"""Key of their fingerprint, which only those know who have read them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -80,12 +83,19 @@ def make_schedule(n_packs: int, train: Train) -> Schedule:
 
 
 def identity(
-    job: Job, schedule: Schedule, files: Mapping[str, Sequence[FileRecord]], architecture: Architecture, dtype: str
+    job: Job,
+    schedule: Schedule,
+    files: Mapping[str, Sequence[FileRecord]],
+    architecture: Architecture,
+    dtype: str,
+    *,
+    frozen: str = "",
 ) -> dict[str, Any]:
     """Return everything that determines which steps follow each other and what they do to the weights.
 
-    `files` are those of each split; `dtype` is the resolved one. World size and micro-batch are absent: they change
-    rounding only. So is the number of steps where no learning rate depends on it: such a run may be made longer.
+    `files` are those of each split; `dtype` is the resolved one, `frozen` the fingerprint of weights that do not learn.
+    World size and micro-batch are absent: they change rounding only. So is the number of steps where no learning rate
+    depends on it: such a run may be made longer.
     """
     train = msgspec.to_builtins(job.train)
     found: dict[str, Any] = {"seed": job.seed, "train.dtype": dtype} | {
@@ -102,6 +112,8 @@ def identity(
     for split, records in files.items():
         text = "\n".join(file.sha256 for file in records)
         found[f"{split} shards (sha256)"] = hashlib.sha256(text.encode()).hexdigest()
+    if frozen:
+        found[FROZEN] = frozen
     found |= {f"model.{name}": value for name, value in msgspec.to_builtins(architecture).items()}
     # through JSON, so that what is compared is what a checkpoint can hold (inf, for one, becomes null there)
     plan: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(found))

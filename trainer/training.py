@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from schemas.metrics import Metrics
 from trainer import checkpoint
 from trainer.checkpoint import State
 from trainer.compiled import compile_blocks, is_compiled
@@ -20,17 +21,21 @@ from trainer.diverged import diverged
 from trainer.errors import storing
 from trainer.evaluation import Evaluation, evaluate
 from trainer.feed import Feed, Group, Portion
-from trainer.finish import show_samples
+from trainer.held_out import show_samples
 from trainer.job import Job
 from trainer.model.decoder import Decoder
 from trainer.optim import learning_rate, make_adamw, set_learning_rate
 from trainer.plan import identity, make_schedule
+from trainer.report.chosen import all_settings
 from trainer.report.console import Reporter
-from trainer.report.meter import Meter
-from trainer.report.metrics import Metrics
+from trainer.report.flops import count_work
+from trainer.report.meter import Meter, Yardstick
+from trainer.report.page import write_report
 from trainer.report.recorder import Recorder
+from trainer.report.trackers import Trackers
 from trainer.sharded import ShardedAdamW
 from trainer.signals import Stop
+from trainer.start import Start
 from trainer.step import Precision, accumulate
 from trainer.world import World
 
@@ -43,20 +48,27 @@ class Training:
     """
 
     def __init__(
-        self, job: Job, world: World, reporter: Reporter, inputs: Inputs, model: Decoder, precision: Precision
+        self, job: Job, world: World, reporter: Reporter, inputs: Inputs, start: Start, precision: Precision
     ) -> None:
-        self.job, self.world, self.reporter, self.inputs, self.model = job, world, reporter, inputs, model
+        self.job, self.world, self.reporter, self.inputs = job, world, reporter, inputs
+        self.start, self.model = start, start.model
+        model = start.model
         self.schedule = make_schedule(len(inputs.packs), job.train)
         self.precision = precision
-        self.plan = identity(job, self.schedule, inputs.files, model.architecture, precision.name)
+        self.plan = identity(job, self.schedule, inputs.files, model.architecture, precision.name, frozen=start.frozen)
         self.optimizer = make_adamw(model, job.train)
         if job.train.shard_optimizer and world.size > 1:
             self.optimizer = ShardedAdamW(self.optimizer, world)
         a = model.architecture
         self.feed = Feed(job, inputs, self.schedule, world, hidden_size=a.hidden_size, vocab_size=a.vocab_size)
         self.checkpoints = job.home / "checkpoints"
-        self.recorder = Recorder(job.home, reporter, is_first=world.is_first)
-        self.meter = Meter()
+        title, settings = job.run.name, all_settings(job)
+        trackers = Trackers(job.train.track, job.home, title=title, settings=settings, say=reporter.say)
+        self.recorder = Recorder(
+            job.home, reporter, is_first=world.is_first, trackers=trackers if world.is_first else None
+        )
+        self.meter, self.work = Meter(), count_work(model)
+        self.yardstick = Yardstick(world.device, precision.dtype, n_devices=world.size)
         self.cursor, self.n_steps = Cursor(), 0
         self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
         self.evaluation: Evaluation | None = None
@@ -88,6 +100,7 @@ class Training:
 
     def close(self) -> None:
         """End reading ahead, and let go of the other ranks: the wrapper must be gone before the process group is."""
+        self.recorder.close()
         if self._batches is not None:
             self._batches.close()
         self._network = None
@@ -128,13 +141,16 @@ class Training:
 
     def _sample(self) -> None:
         # together, so that what goes wrong on the first rank ends all of them
-        self.world.together(
-            lambda: (
-                show_samples(self.job, self.inputs, self.model, self.n_steps, self.precision, self.reporter)
-                if self.world.is_first
-                else None
-            )
-        )
+        self.world.together(lambda: self._answer_and_draw() if self.world.is_first else None)
+
+    def _answer_and_draw(self) -> None:
+        show_samples(self.job, self.inputs, self.model, self.n_steps, self.precision, self.reporter)
+        self.draw()
+
+    def draw(self) -> None:
+        """Write the report of what was recorded so far; for rank 0. Raises StorageError."""
+        arithmetic = f"{self.precision.name} on {self.world.size} × {self.world.device.type}"
+        write_report(self.job, facts={"arithmetic": arithmetic}, parameters=self.start.learning.lines())
 
     def evaluate(self) -> None:
         """Measure the validation loss on all ranks."""
@@ -187,6 +203,7 @@ class Training:
             supervised=int(packs.n_supervised[portion.chosen].sum()),
             seconds=time.perf_counter() - before,
             waited=batches.waited - waited,
+            flops=self.work.of_packs(packs, portion.chosen),
         )
         self._after(epoch, lr, grad_norm, is_stopping=bool(is_asked))
         return bool(is_asked)
@@ -230,8 +247,9 @@ class Training:
         grad_norm: float | None = None,
         is_evaluated: bool,
     ) -> Metrics:
-        window = self.meter.take()
+        window, measured = self.meter.take(), self.evaluation if is_evaluated else None
         return Metrics(
+            phase=self.job.phase,
             step=self.n_steps,
             epoch=epoch,
             loss=loss,
@@ -240,7 +258,13 @@ class Training:
             tokens=self.meter.tokens,
             supervised=self.meter.supervised,
             tokens_per_s=window.tokens_per_s,
-            val_loss=self.val_loss if is_evaluated else None,
+            val_loss=None if measured is None else measured.loss,
+            perplexity=None if measured is None else measured.perplexity,
+            val_loss_by_source=None if measured is None else measured.losses(),
+            supervised_share=window.supervised_share,
+            data_share=window.data_share,
+            mfu=self.yardstick.mfu(window) if self.world.is_first else None,
+            memory_bytes=self.yardstick.memory_bytes() if self.world.is_first else None,
             seconds=self.meter.seconds,
         )
 

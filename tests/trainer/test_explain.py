@@ -24,10 +24,10 @@ from trainer.errors import DataError
 from trainer.explain import main
 from trainer.hindsight import Step, look_at_step, look_for, with_losses
 from trainer.job import Job
-from trainer.loop import build_model
 from trainer.model.lora import adapt, is_adapter
 from trainer.optim import make_adamw
 from trainer.plan import make_schedule
+from trainer.start import build_model
 from trainer.trainable import select
 from trainer.world import World
 

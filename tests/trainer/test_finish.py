@@ -1,6 +1,7 @@
 """The gate before the export: half of the answers must say something, and end."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,15 @@ from trainer.checkpoint import State
 from trainer.data.inputs import Inputs, open_inputs
 from trainer.data.stream import Cursor
 from trainer.errors import ExportRefused
-from trainer.finish import check_prompts, finish, is_exported
+from trainer.finish import finish, is_exported
+from trainer.held_out import check_prompts
 from trainer.job import Job
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
 from trainer.report.console import Reporter
+from trainer.start import Start
 from trainer.step import Precision
+from trainer.trainable import select
 from trainer.world import World
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
@@ -50,12 +54,14 @@ def scripted(n_ended: int, *, is_empty: bool = False) -> Callable[..., list[Answ
 
 
 def try_to_finish(run: Path, monkeypatch: pytest.MonkeyPatch, answering: Callable[..., list[Answer]]) -> Job:
-    monkeypatch.setattr("trainer.finish.answer_all", answering)
+    monkeypatch.setattr("trainer.held_out.answer_all", answering)
     job = Job(run=run, seed=0, model=Model(), train=Train(), resume="")
     job.home.mkdir()
     state = State(cursor=Cursor(), n_steps=5, plan={})
     precision = Precision(device=torch.device("cpu"), dtype=torch.float32)
-    finish(job, open_inputs(run, ALONE), small(), state, precision, Reporter(is_silent=False))
+    model = small()
+    start = Start(model=model, learning=select(model, None), frozen="")
+    finish(job, open_inputs(run, ALONE), start, state, precision, Reporter(is_silent=False))
     return job
 
 
@@ -70,9 +76,9 @@ def test_half_of_the_answers_are_enough_and_are_counted(
     assert n == 5
     job = try_to_finish(run, monkeypatch, scripted(3))
     assert "3 of 5 test answers said something and ended" in capsys.readouterr().out
-    assert is_exported(job.home, step=5, dtype="float32")
-    assert not is_exported(job.home, step=6, dtype="float32")
-    assert not is_exported(job.home, step=5, dtype="bfloat16")
+    assert is_exported(job, step=5)
+    assert not is_exported(job, step=6)
+    assert not is_exported(replace(job, train=Train(export_dtype="bfloat16")), step=5)
 
 
 @pytest.mark.parametrize(("n_ended", "is_empty"), [(2, False), (5, True)])

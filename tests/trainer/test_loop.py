@@ -12,15 +12,15 @@ import torch
 from schemas.lock import LockedError, locked
 from schemas.models import Model
 from schemas.training import Train
-from trainer.data.assets import vocabulary_size
 from trainer.data.inputs import open_inputs
 from trainer.data.packs import nothing
 from trainer.data.stream import order
 from trainer.errors import Diverged, OutOfMemory
 from trainer.job import Job
-from trainer.loop import build_model, fit
+from trainer.loop import fit
 from trainer.report.console import Reporter
 from trainer.signals import Stop
+from trainer.start import make_start
 from trainer.step import choose_precision
 from trainer.training import Training
 from trainer.world import World
@@ -32,8 +32,9 @@ def training_of(run: Path, model: Model, train: Train) -> Training:
     job = Job(run=run, seed=7, model=model, train=train, resume="")
     job.home.mkdir()
     inputs = open_inputs(run, ALONE)
-    decoder, _ = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens={})
-    return Training(job, ALONE, Reporter(is_silent=True), inputs, decoder, choose_precision(train, ALONE))
+    precision = choose_precision(train, ALONE)
+    start = make_start(job, inputs, precision.dtype, named=model)
+    return Training(job, ALONE, Reporter(is_silent=True), inputs, start, precision)
 
 
 def test_a_loss_that_is_not_finite_names_the_conversations_of_its_packs_and_changes_nothing(run: Path) -> None:

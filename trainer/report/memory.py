@@ -66,14 +66,15 @@ def trace(make_model: Callable[[], Decoder], shape: Shape, *, ranks_of_optimizer
 
 
 def _pass(model: Decoder, shape: Shape) -> None:
-    # two documents: attention takes one by one, and what it keeps of many is what it keeps of two
-    first = -(-shape.n_tokens // 2)
+    # at least two documents: attention takes one by one, and what it keeps of many is what it keeps of two
+    longest = min(-(-shape.n_tokens // 2), model.architecture.max_position_embeddings)
+    lengths = [min(longest, shape.n_tokens - start) for start in range(0, shape.n_tokens, longest)]
     whole = torch.zeros(shape.n_tokens, dtype=torch.int64)
     rows = torch.zeros(shape.n_rows, dtype=torch.int64)
     batch = Batch(
         input_ids_T=whole,
         positions_T=whole,
-        lengths=(first, shape.n_tokens - first),
+        lengths=tuple(lengths),
         rows_S=rows,
         targets_S=rows,
         weights_S=torch.zeros(shape.n_rows),

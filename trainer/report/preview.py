@@ -17,7 +17,7 @@ from trainer.model.architecture import Architecture, new_architecture, read_arch
 from trainer.model.decoder import Decoder
 from trainer.model.lora import adapt
 from trainer.optim import warmup_steps
-from trainer.plan import Schedule, identity, make_schedule
+from trainer.plan import FROZEN, Schedule, identity, make_schedule
 from trainer.report.estimate import memory_row, time_row
 from trainer.step import Precision, choose_precision
 from trainer.trainable import select
@@ -89,7 +89,8 @@ def _checkpoint(job: Job, total: int, plan: dict[str, Any]) -> str:
     if path is None:
         return f"none of {len(problems)} is whole: would be refused; --fresh starts over" if problems else "none"
     try:
-        check_plan(path, read_state(path).plan, plan)
+        # weights are not read for a look
+        check_plan(path, {name: value for name, value in read_state(path).plan.items() if name != FROZEN}, plan)
     except PlanMismatch as error:
         return f"{path.name}: would be refused: {error}"
     if step_of(path) >= total:
