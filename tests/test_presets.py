@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import torch
 from msgspec.structs import replace
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from pipeline.config import SECTIONS, load_config
@@ -267,6 +268,10 @@ def test_a_preset_builds_trains_what_its_mask_says_and_exports(
     assert validation[1] <= validation[0]
     assert job.train.dropout or losses == sorted(losses, reverse=True)
     assert (job.home / "export" / "chat_template.jinja").is_file()
+    assert (job.home / "adapter").is_dir() == (job.lora.rank > 0)
+    if job.lora.rank:
+        learnt = load_file(max((job.home / "checkpoints").iterdir()) / "model.safetensors")
+        assert all(".lora_" in tensor for tensor in learnt)
 
 
 def packs_of(run: Path) -> pl.DataFrame:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from schemas.generation import Generation
 from schemas.models import Model
@@ -21,9 +23,12 @@ from trainer.errors import ExportRefused
 from trainer.finish import finish, is_exported
 from trainer.held_out import check_prompts
 from trainer.job import Job
+from trainer.loop import fit
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
 from trainer.report.console import Reporter
+from trainer.report.metrics import read_metrics
+from trainer.signals import Stop
 from trainer.start import Start
 from trainer.step import Precision
 from trainer.trainable import select
@@ -120,3 +125,39 @@ def test_what_could_not_be_sampled_or_tested_is_refused_before_training(run: Pat
     with pytest.raises(ConfigError, match="export_unless_stopping"):
         check_prompts(job(n_samples=0), inputs, small(8))
     check_prompts(job(n_samples=0, untested=True), inputs, small(8))
+
+
+def test_the_best_weights_are_exported_where_they_are_asked_for(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # so high a rate that the validation loss rises from the second evaluation on
+    train = Train(
+        batch=5,
+        steps=8,
+        lr=0.3,
+        schedule="constant",
+        dtype="float32",
+        eval_every=1,
+        checkpoint_every=0,
+        keep_checkpoints=1,
+        n_samples=0,
+        export_weights="best",
+        export_unless_stopping=True,
+    )
+    sizes = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1)
+    job = Job(run=run, seed=0, model=sizes, train=train, resume="")
+    assert fit(job, ALONE, Reporter(is_silent=False), Stop(), fresh=False)
+    losses = [line.val_loss for line in read_metrics(job.home / "metrics.jsonl")]
+    best = min(range(1, 9), key=lambda step: losses[step] or 0.0)
+    assert best < 8
+    assert f"the weights after {best} steps are exported" in capsys.readouterr().out
+    found = load_file(job.home / "export" / "model.safetensors")
+    stored = load_file(job.home / "checkpoints" / f"step-{best:08d}" / "model.safetensors")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        name: tensor.tolist() for name, tensor in stored.items()
+    }
+    # nothing is left to do, and what is asked for otherwise is written anew
+    assert fit(job, ALONE, Reporter(is_silent=False), Stop(), fresh=False)
+    assert "already finished" in capsys.readouterr().out
+    last = replace(job, train=msgspec.structs.replace(train, export_weights="last"))
+    assert fit(last, ALONE, Reporter(is_silent=True), Stop(), fresh=False)
+    final = load_file(job.home / "export" / "model.safetensors")
+    assert any(not torch.equal(final[name], tensor) for name, tensor in stored.items())
