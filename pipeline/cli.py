@@ -355,7 +355,7 @@ def _train_command(options: argparse.Namespace) -> str:
     words += [options.config] if options.config != DEFAULT_CONFIG else []
     words += ["--run", options.run] if options.run else []
     for assignment in options.set:
-        if assignment.startswith(("model.", "train.", "seed", "run")):
+        if assignment.startswith(("model.", "lora.", "train.", "generation.", "seed", "run")):
             words += ["--set", assignment]
     return shlex.join(words)
 

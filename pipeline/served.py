@@ -107,6 +107,12 @@ def _places(path: Path) -> tuple[Path, Path | None]:
     export = path.joinpath(*_OF_RUN)
     if (export / "config.json").is_file():
         return export, path / "config.toml"
+    for adapter in (path, path / _OF_RUN[0] / "adapter"):
+        if (adapter / "adapter_config.json").is_file():
+            raise ConfigError(
+                f"{adapter}: adapters without their model ([lora] merge = false); merge them with PEFT, or give the same "
+                "`chatloom train` again with --set lora.merge=true, which exports the whole"
+            )
     if (path / "pack").is_dir() or (path / "config.toml").is_file():
         raise ConfigError(f"{export}: not there; `chatloom train CONFIG --run {path}` trains the model and exports it")
     raise ConfigError(f"{path}: holds no config.json; expected a run directory, or a model directory")

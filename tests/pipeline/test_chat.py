@@ -1,5 +1,6 @@
 """`chatloom chat`, driven over a pipe as a person would in a terminal."""
 
+import contextlib
 import os
 import queue
 import re
@@ -74,6 +75,9 @@ def talk(trained: Path) -> Iterator[Talk]:
     found.process.kill()
     found.process.wait()
     found.reader.join()
+    assert found.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        found.process.stdin.close()
 
 
 def test_a_conversation_over_a_pipe(talk: Talk) -> None:

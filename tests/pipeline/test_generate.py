@@ -141,3 +141,12 @@ def test_a_run_without_a_model_says_how_to_get_one(tmp_path: Path, capsys: pytes
     (tmp_path / "pack").mkdir()
     assert main(["generate", str(tmp_path)]) == 2
     assert f"`chatloom train CONFIG --run {tmp_path}` trains the model" in capsys.readouterr().err
+
+
+def test_adapters_alone_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = tmp_path / "train" / "adapter"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_config.json").write_text("{}")
+    for given in (tmp_path, adapter):
+        assert main(["generate", str(given)]) == 2
+        assert f"{adapter}: adapters without their model" in capsys.readouterr().err
