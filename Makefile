@@ -1,11 +1,11 @@
-# Each target is one command. CONFIG, INPUT, RUN and GPUS are passed on: make data INPUT='my/*.jsonl' RUN=runs/mine
+# Each target is one command. CONFIG, INPUT, RUN, GPUS, ... are passed on: make data INPUT='my/*.jsonl' RUN=runs/mine
 CONFIG ?= configs/tiny.toml
 PYTHON ?= python3
 # Files of tests are shared out among processes: one per core, four at most, for each compiles kernels of its own at first.
 PYTEST = .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 run = $(if $(RUN),--run '$(RUN)')
 
-.PHONY: help data train test test-slow check look funnel bench clean
+.PHONY: help data train test test-slow check look funnel chat generate bench bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -30,6 +30,15 @@ look: .venv/ready  ## show a conversation with its trained tokens in colour (RUN
 
 funnel: .venv/ready  ## show what was kept and dropped, and why (RUN=)
 	.venv/bin/chatloom funnel $(or $(RUN),runs/tiny)
+
+chat: .venv/ready  ## talk with the trained model (RUN=)
+	.venv/bin/chatloom chat $(or $(RUN),runs/tiny)
+
+generate: .venv/ready  ## answer a file of prompts (RUN=, INPUT=, OUTPUT=)
+	.venv/bin/chatloom generate $(or $(RUN),runs/tiny) --input '$(or $(INPUT),data/held_out.jsonl)' $(if $(OUTPUT),--output '$(OUTPUT)')
+
+bench-train: .venv/ready-dev  ## measure training steps against TRL's (INPUT= a JSONL file, TOKENIZER= a directory)
+	.venv/bin/python -m bench.train $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
 
 bench: .venv/ready-dev  ## measure speed (INPUT= a JSONL file, TOKENIZER= a directory)
 	.venv/bin/python -m bench.pipeline $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')

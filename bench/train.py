@@ -37,6 +37,8 @@ def config(run: Path, model: Path, options: argparse.Namespace, dtype: str) -> P
 inputs = [{json.dumps(str(run.parent / "rows.jsonl"))}]
 [tokenize]
 tokenizer = {json.dumps(str(options.tokenizer))}
+[render]
+template = {json.dumps(options.template)}
 [pack]
 max_seq_len = {options.length}
 [model]
@@ -163,7 +165,7 @@ def per_step(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     before = {"tokens": 0, "seconds": 0.0}
     steps = []
     for line in lines:
-        steps.append({"loss": line["loss"]} | {key: line[key] - before[key] for key in before})
+        steps.append({"loss": line["loss"]} | {key: line[key] - before[key] for key in ("tokens", "seconds")})
         before = line
     return steps
 
@@ -172,6 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--input", type=Path, default=ROOT / "data" / "sample" / "conversations.jsonl")
     parser.add_argument("--tokenizer", type=Path, default=ROOT / "data" / "tokenizer")
+    parser.add_argument("--template", default="tokenizer", help="chat template (default: that of the tokenizer)")
     parser.add_argument("--rows", type=int, default=600, help="conversations that are read (default: %(default)s)")
     parser.add_argument("--length", type=int, default=1024, help="tokens of a pack (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=6)
