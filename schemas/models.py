@@ -48,6 +48,8 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Directory with config.json and *.safetensors to start from, or a model's name on the hub; all sizes then come from it."""
     revision: str | None = None
     """Branch, tag or commit of a model on the hub; by default its main branch."""
+    untie_head: bool = False
+    """Give a model at a path whose head is its embedding table a head of its own, which starts as a copy of it."""
     model_type: Literal["llama", "mistral", "qwen2", "qwen3", "gpt2"] = "llama"
     """Family of a new model. qwen2 adds a bias to q, k and v; qwen3 normalises q and k per head; gpt2 has learned positions,
     layer norms, biases and a GELU."""
@@ -81,12 +83,14 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if self.path is not None:
             default = Model()
             clash = [name for name in self.__struct_fields__ if getattr(self, name) != getattr(default, name)]
-            clash = [name for name in clash if name not in ("path", "revision")]
+            clash = [name for name in clash if name not in ("path", "revision", "untie_head")]
             if clash:
                 raise ValueError(
                     f"path and {', '.join(clash)} are both set; a model at a path has its own sizes: drop one"
                 )
             return
+        if self.untie_head:
+            raise ValueError("untie_head is for a model at a path; for a new one set tie_word_embeddings = false")
         if self.revision is not None:
             raise ValueError(f"revision = {self.revision!r} belongs to a model on the hub; set path to its name")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:

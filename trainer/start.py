@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import torch
 
 from schemas.models import Model
@@ -14,7 +15,7 @@ from trainer.frozen import Narrowed, fingerprint, narrow
 from trainer.held_out import check_prompts
 from trainer.job import Job
 from trainer.model.architecture import check_length, new_architecture
-from trainer.model.decoder import Decoder, initialise
+from trainer.model.decoder import Decoder, initialise, untie
 from trainer.model.hub import resolve_together
 from trainer.model.lora import adapt
 from trainer.model.weights import load_pretrained
@@ -42,7 +43,8 @@ def with_local_model(job: Job, world: World) -> Job:
     """Return `job` with its model's directory in place of a name on the hub. Every rank must come. Raises ModelError."""
     if job.model.path is None:
         return job
-    return replace(job, model=Model(path=str(resolve_together(job.model, world))))
+    path = str(resolve_together(job.model, world))
+    return replace(job, model=msgspec.structs.replace(job.model, path=path, revision=None))
 
 
 def make_start(job: Job, inputs: Inputs, dtype: torch.dtype, *, named: Model) -> Start:
@@ -80,7 +82,11 @@ def make_start(job: Job, inputs: Inputs, dtype: torch.dtype, *, named: Model) ->
 def build_model(job: Job, *, vocab_size: int, added_tokens: Mapping[str, int]) -> tuple[Decoder, list[str]]:
     """Return the model itself at its start, and how it was changed to fit."""
     if job.model.path is not None:
-        return load_pretrained(Path(job.model.path), vocab_size=vocab_size, added_tokens=added_tokens)
+        model, changes = load_pretrained(Path(job.model.path), vocab_size=vocab_size, added_tokens=added_tokens)
+        if job.model.untie_head and model.lm_head is None:
+            untie(model)
+            changes.append("the head has a matrix of its own now, which starts as a copy of the embedding table")
+        return model, changes
     model = Decoder(new_architecture(job.model, vocab_size=vocab_size))
     initialise(model, seed=job.seed)
     return model, []

@@ -14,7 +14,7 @@ from torch import Tensor
 from schemas.models import Model, RopeScaling
 from trainer.errors import ModelError
 from trainer.model.architecture import check_length, new_architecture, read_architecture
-from trainer.model.decoder import Cache, Decoder, initialise
+from trainer.model.decoder import Cache, Decoder, initialise, untie
 from trainer.model.weights import load_pretrained
 
 SIZES: dict[str, Any] = {
@@ -199,3 +199,19 @@ def test_a_config_of_transformers_5_and_4_read_alike(tmp_path: Path) -> None:
     old_style.pop("rope_parameters")
     (tmp_path / "config.json").write_text(json.dumps(old_style | {"rope_theta": 10000.0, "rope_scaling": LLAMA3}))
     assert read_architecture(tmp_path) == new_style
+
+
+def test_an_untied_head_starts_as_the_table_and_then_goes_its_own_way() -> None:
+    model = Decoder(new_architecture(Model(hidden_size=32, num_attention_heads=2), vocab_size=40))
+    initialise(model, seed=0)
+    ids_T = torch.arange(7)
+    before = model.logits(ids_T, [7])
+    untie(model)
+    assert model.architecture.tie_word_embeddings is False
+    assert torch.equal(model.logits(ids_T, [7]), before)
+    with torch.no_grad():
+        model.head_VC.zero_()
+    assert model.embed_tokens.weight.abs().sum() > 0
+    own = model.lm_head
+    untie(model)
+    assert model.lm_head is own

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -186,6 +187,17 @@ class Decoder(nn.Module):
         """Return the logits of every token, [T, V]; for looking and for tests, never for training."""
         positions_T = torch.cat([torch.arange(n, device=input_ids_T.device) for n in lengths])
         return self.head(self.hidden(input_ids_T, positions_T, lengths))
+
+
+def untie(model: Decoder) -> None:
+    """Give a model whose head is its embedding table a head of its own, which starts as a copy; another stays as it is."""
+    if model.lm_head is not None:
+        return
+    table = model.embed_tokens.weight
+    model.architecture = msgspec.structs.replace(model.architecture, tie_word_embeddings=False)
+    with torch.device("meta"):
+        model.lm_head = Linear(table.shape[1], table.shape[0], bias=False)
+    model.lm_head.weight = nn.Parameter(table.detach().clone())
 
 
 def initialise(model: Decoder, *, seed: int) -> None:

@@ -113,4 +113,5 @@ def job_architecture(job: Job, *, vocab_size: int) -> Architecture:
     if job.model.path is None:
         return new_architecture(job.model, vocab_size=vocab_size)
     found = read_architecture(Path(job.model.path))
-    return replace(found, vocab_size=max(found.vocab_size, vocab_size))
+    is_tied = found.tie_word_embeddings and not job.model.untie_head
+    return replace(found, vocab_size=max(found.vocab_size, vocab_size), tie_word_embeddings=is_tied)
