@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from schemas.training import Train
+from trainer.model.attention import prepare_to_compile
 from trainer.model.decoder import Batch, Decoder
 
 TILE: Final = 128
@@ -26,6 +27,7 @@ def compile_blocks(model: Decoder) -> None:
 
     To be done before the model is wrapped for several ranks. Nothing is compiled until the first batch.
     """
+    prepare_to_compile()
     for block in model.layers:
         block.compile()
 

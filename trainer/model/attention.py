@@ -1,5 +1,7 @@
 """Attention inside documents only: tokens of one pack never see those of another conversation."""
 
+import contextlib
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # pragma: no cover - depends on the build of torch
-    varlen_attn = None  # type: ignore[assignment]
+varlen_attn: Any = None
+"""torch's variable-length attention, where there is a device that it runs on: importing it takes a second."""
+if torch.cuda.is_available():
+    with contextlib.suppress(ImportError):  # not in every build of torch
+        from torch.nn.attention.varlen import varlen_attn
 
 VARLEN_ARGUMENTS: Final = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn is not None else ())
 """Names of the arguments of torch's variable-length attention, which differ between its versions."""
@@ -60,12 +63,10 @@ def attend(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documents, *,
     return out_THD
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _has_varlen(head_dim: int, device: int, needs_window: bool) -> bool:
     return suits_varlen(head_dim, torch.cuda.get_device_capability(device), VARLEN_ARGUMENTS, needs_window=needs_window)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_each(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documents, window: int | None) -> Tensor:
     # never compiled: the code would be that of one list of lengths
     if len(documents.lengths) == 1:
@@ -78,6 +79,17 @@ def _attend_each(q_THD: Tensor, k_TKD: Tensor, v_TKD: Tensor, documents: Documen
 def power_of_two(n: int, *, at_least: int) -> int:
     """Return the lowest power of two that is neither below `n` nor below `at_least`, which is one."""
     return max(at_least, 1 << (n - 1).bit_length())
+
+
+@functools.cache
+def prepare_to_compile() -> None:
+    """Let blocks that are compiled ask once for the kernel, and keep the loop over documents as it is.
+
+    Not done when this module is imported, for the compiler takes a second to import.
+    """
+    names: dict[str, Any] = globals()
+    names["_has_varlen"] = torch.compiler.assume_constant_result(_has_varlen)  # type: ignore[no-untyped-call]
+    names["_attend_each"] = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call]
 
 
 def suits_varlen(head_dim: int, capability: tuple[int, int], arguments: frozenset[str], *, needs_window: bool) -> bool:
@@ -135,6 +147,7 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window
         else:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     borders, longest = documents.borders, documents.longest
-    kernel: Any = varlen_attn
-    out: Tensor = kernel(q.contiguous(), k.contiguous(), v.contiguous(), borders, borders, longest, longest, **options)
+    out: Tensor = varlen_attn(
+        q.contiguous(), k.contiguous(), v.contiguous(), borders, borders, longest, longest, **options
+    )
     return out
