@@ -68,11 +68,12 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
         return step_packs(self.order_of(packs, epoch), at, self.batch)
 
     def steps_of(self, packs: Packs, pack: int) -> list[int]:
-        """Return the steps, counted from 1, that take `pack`: one in each epoch that gets so far."""
+        """Return the steps, counted from 1, that take `pack`: one in each epoch that gets so far and does not leave it out."""
         found = []
         for epoch in range(-(-self.n_steps // self.per_epoch)):
             (at,) = (self.order_of(packs, epoch) == pack).nonzero()[0].tolist()
-            found.append(epoch * self.per_epoch + at // self.batch + 1)
+            if at // self.batch < self.per_epoch:
+                found.append(epoch * self.per_epoch + at // self.batch + 1)
         return [step for step in found if step <= self.n_steps]
 
 

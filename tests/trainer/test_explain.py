@@ -64,6 +64,15 @@ def test_the_steps_of_an_epoch_are_its_packs_in_the_order_of_training(run: Path)
         assert seen == order(23, seed=7, epoch=epoch).tolist()
 
 
+def test_a_pack_that_an_epoch_leaves_out_has_no_step_in_it(run: Path) -> None:
+    _, inputs, course = planned(run, Train(batch=5, epochs=3, drop_last=True))
+    assert course.n_steps == 12  # 23 packs: four steps an epoch, three packs left out
+    trained = {step: course.packs_of(inputs.packs, step) for step in range(1, 13)}
+    assert sum(map(len, trained.values())) == 60
+    for pack in range(23):
+        assert course.steps_of(inputs.packs, pack) == [step for step, packs in trained.items() if pack in packs]
+
+
 def test_a_conversation_stands_where_the_step_says(run: Path) -> None:
     _, inputs, course = planned(run, Train(batch=5))
     step = look_at_step(run, course, 2)
