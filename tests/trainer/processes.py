@@ -3,6 +3,7 @@
 They are real: they can be killed, they hold locks, and ranks meet through gloo, as they do under torchrun.
 """
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -39,8 +40,12 @@ class Ranks:
         self.out, self.err = self._home / "out", self._home / "err"
         # one thread per process whatever the world, so that equal worlds are bit-identical
         environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "COLUMNS": "200"}
+        # bound and not listened to, so that no other process is given the port before the first rank listens there
+        self._port = socket.socket()
+        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if world > 1:
-            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+            self._port.bind(("127.0.0.1", 0))
+            environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self._port.getsockname()[1])}
             environment |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world)}
         self.processes: list[ForkServerProcess] = []
         for rank in range(world):
@@ -50,9 +55,12 @@ class Ranks:
             self.processes.append(process)
 
     def send(self, number: int, rank: int = 0) -> None:
+        """Send a signal; a process that has ended before it came is let rest."""
         pid = self.processes[rank].pid
         assert pid is not None
-        os.kill(pid, number)
+        # the server has buried the process as soon as it ended, and may not yet have said so
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def wait_for(self, is_so: Callable[[], bool], *, seconds: float = 60.0) -> None:
         """Wait until something is so, which it must become while the processes live."""
@@ -74,6 +82,7 @@ class Ranks:
             process.join()
         done = Done([process.exitcode or 0 for process in self.processes], _text(self.out), _text(self.err))
         shutil.rmtree(self._home)
+        self._port.close()
         assert not hanging, f"{len(hanging)} processes hung: {done}"
         return done
 
@@ -114,9 +123,3 @@ def _be(do: Callable[..., object], arguments: Sequence[object], environment: dic
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
