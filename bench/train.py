@@ -73,18 +73,18 @@ LlamaForCausalLM(c).save_pretrained({str(directory)!r})
     subprocess.run([sys.executable, "-c", code], check=True, stderr=subprocess.DEVNULL)
 
 
-def ours(path: Path, run: Path) -> list[dict[str, Any]]:
+def ours(path: Path, run: Path, policy: dict[str, str]) -> list[dict[str, Any]]:
     subprocess.run(
         [sys.executable, "-m", "trainer", str(path), "--fresh"],
         check=True,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | policy,
     )
     return [json.loads(line) for line in (run / "train" / "metrics.jsonl").read_text().splitlines()][1:]
 
 
-def theirs(run: Path, model: Path, dtype: str, steps: int) -> list[dict[str, Any]]:
+def theirs(run: Path, model: Path, dtype: str, steps: int, policy: dict[str, str]) -> list[dict[str, Any]]:
     out = run.parent / "trl.json"
     subprocess.run(
         [sys.executable, "-m", "bench.train", "--trl", str(run), str(model), dtype, str(steps), str(out)],
@@ -92,7 +92,7 @@ def theirs(run: Path, model: Path, dtype: str, steps: int) -> list[dict[str, Any
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+        env=os.environ | policy,
     )
     return json.loads(out.read_text())
 
@@ -181,6 +181,13 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--wait",
+        choices=["passive", "active"],
+        default="passive",
+        help="threads sleep or spin while they wait, on both sides; spinning is faster on cores that nobody else uses, "
+        "and many times slower on others (default: %(default)s, as the trainer has it)",
+    )
     parser.add_argument("--dtype", nargs="*", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
@@ -199,9 +206,11 @@ def main() -> None:
 
 def compare(run: Path, model: Path, dtype: str, options: argparse.Namespace) -> None:
     path = config(run, model, options, dtype)
+    policy = {"OMP_WAIT_POLICY": options.wait.upper()}
     speeds: dict[str, list[float]] = {"chatloom": [], "trl": []}
     for number in range(options.rounds):
-        own, other = per_step(ours(path, run)), theirs(run, model, dtype, options.steps)
+        own = per_step(ours(path, run, policy))
+        other = theirs(run, model, dtype, options.steps, policy)
         for step, (a, b) in enumerate(zip(own, other, strict=True), 1):
             assert a["tokens"] == b["tokens"], step
             assert abs(a["loss"] - b["loss"]) <= CLOSE[dtype] * b["loss"], (step, a["loss"], b["loss"])
