@@ -23,6 +23,7 @@ from trainer.data.stream import Cursor
 from trainer.errors import CheckpointsUnusable, ModelError, PlanMismatch, storing
 from trainer.files import remove_directory, replacing_directory, sweep
 from trainer.model.decoder import Decoder
+from trainer.report.meter import Window
 from trainer.stored import moments_of, put_moments, put_weights, weights_of
 from trainer.world import World
 
@@ -46,6 +47,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Loss since the last line of metrics.jsonl, summed over its tokens and all ranks."""
     weight_sum: float = 0.0
     """Weight of those tokens."""
+    window: Window = Window()
+    """What was done since that line."""
+    owes_evaluation: bool = False
+    """Whether the step's evaluation was put off, because a stop was asked for."""
     val_loss: float | None = None
     """Last validation loss."""
     first_val_loss: float | None = None

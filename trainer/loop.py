@@ -126,7 +126,7 @@ def _run(training: Training, stop: Stop) -> bool:
         if training.schedule.left_out:
             reporter.say(f"{training.schedule.left_out} packs of each epoch are left out ([train] drop_last)")
         world.together(lambda: _write_plan(training) if world.is_first else None)
-        training.recorder.cut(training.n_steps, is_done=training.is_done)
+        training.recorder.cut(training.n_steps, is_done=training.is_done, owes_evaluation=training.owes_evaluation)
         _step(training, stop)
         training.save()
     finally:
@@ -166,6 +166,8 @@ def _step(training: Training, stop: Stop) -> None:
     is_stopping = bool(training.world.max(float(bool(stop)))[0])
     if training.n_steps == 0 and not is_stopping:
         training.look_before()
+    elif training.owes_evaluation and not is_stopping:
+        training.catch_up()
     with training.reporter as reporter:
         reporter.start(done=training.n_steps, total=training.schedule.total)
         while not training.is_done and not is_stopping:

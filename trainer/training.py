@@ -72,6 +72,7 @@ class Training:
         self.cursor, self.n_steps = Cursor(), 0
         self.loss_sum, self.weight_sum = self._as_sum(0.0), 0.0
         self.evaluation: Evaluation | None = None
+        self.owes_evaluation = False
         self.val_loss: float | None = None
         self.first_val_loss: float | None = None
         self.best_val_loss: float | None = None
@@ -91,7 +92,17 @@ class Training:
             self._network = self.model
             if self.world.size > 1:
                 self._network = DistributedDataParallel(self.model, gradient_as_bucket_view=True)
+                self._settle(self._network)
         return self._network
+
+    def _settle(self, network: DistributedDataParallel) -> None:
+        """Let the wrapper lay out gradients for good: it does so after its first backward pass, here one of no packs.
+
+        Where an element lies decides in which order more than two ranks add it, so a run that is resumed must not take its
+        first step with another layout than one that was never stopped.
+        """
+        accumulate(network, [Group(self.n_steps, ())], self.feed.read, scale=0.0, precision=self.precision)
+        network.zero_grad(set_to_none=True)
 
     @property
     def is_done(self) -> bool:
@@ -120,9 +131,9 @@ class Training:
         path = checkpoint.at_step(self.checkpoints, n_steps)
         state = self.world.together(lambda: self._restored(path))
         self.cursor, self.n_steps, self._saved_at = state.cursor, state.n_steps, state.n_steps
-        self.meter = Meter(tokens=state.tokens, supervised=state.supervised, seconds=state.seconds)
+        self.meter = Meter(tokens=state.tokens, supervised=state.supervised, seconds=state.seconds, window=state.window)
         self.loss_sum = self._as_sum(state.loss_sum if self.world.is_first else 0.0)
-        self.weight_sum = state.weight_sum
+        self.weight_sum, self.owes_evaluation = state.weight_sum, state.owes_evaluation
         self.val_loss, self.first_val_loss = state.val_loss, state.first_val_loss
         self.best_val_loss, self.best_step = state.best_val_loss, state.best_step
 
@@ -138,6 +149,15 @@ class Training:
         self.first_val_loss = self.val_loss
         self.recorder.write(self._line(is_evaluated=True))
         self._sample()
+
+    def catch_up(self) -> None:
+        """Do the evaluation that was put off when the run was stopped, as if it had been done then."""
+        self.evaluate()
+        self.recorder.complete(self.n_steps, self.evaluation)
+        self._is_best()  # its checkpoint is the one that was resumed
+        if not self.is_done:  # else finish does it
+            self._sample()
+        self.owes_evaluation = False
 
     def _sample(self) -> None:
         # together, so that what goes wrong on the first rank ends all of them
@@ -214,6 +234,7 @@ class Training:
         is_due = is_last or (train.eval_every > 0 and step % train.eval_every == 0)
         # whoever asked to stop may not wait for as long as an evaluation takes
         is_evaluated = is_last or (is_due and not is_stopping)
+        self.owes_evaluation = is_due and not is_evaluated
         if is_evaluated:
             self.evaluate()
         if is_due or step % train.log_every == 0:
@@ -303,6 +324,8 @@ class Training:
             seconds=self.meter.seconds,
             loss_sum=float(self.loss_sum),
             weight_sum=self.weight_sum,
+            window=self.meter.window,
+            owes_evaluation=self.owes_evaluation,
             val_loss=self.val_loss,
             first_val_loss=self.first_val_loss,
             best_val_loss=self.best_val_loss,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -30,7 +31,7 @@ ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("c
 
 def training_of(run: Path, model: Model, train: Train) -> Training:
     job = Job(run=run, seed=7, model=model, train=train, resume="")
-    job.home.mkdir()
+    job.home.mkdir(exist_ok=True)
     inputs = open_inputs(run, ALONE)
     precision = choose_precision(train, ALONE)
     start = make_start(job, inputs, precision.dtype, named=model)
@@ -93,6 +94,36 @@ def test_a_due_evaluation_is_left_out_once_a_stop_is_asked_for(run: Path) -> Non
     lines = [json.loads(text) for text in training.recorder.metrics.read_text().splitlines()]
     assert [line["val_loss"] is not None for line in lines] == [True, False, False, True]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_stops_leave_no_trace_in_what_is_recorded(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    train = Train(batch=5, steps=4, dtype="float32", eval_every=2, log_every=2, n_samples=2)
+    undisturbed = training_of(run, SMALL, train)
+    for _ in range(4):
+        undisturbed.advance(Stop())
+    for n_steps in (1, 2, 4):  # stopped between two lines, and where an evaluation is due
+        training, stop = training_of(other, SMALL, train), Stop()
+        training.resume()
+        training.recorder.cut(training.n_steps, is_done=False, owes_evaluation=training.owes_evaluation)
+        assert training.owes_evaluation == (n_steps == 4)
+        if training.owes_evaluation:
+            training.catch_up()
+        while training.n_steps < n_steps:
+            stop.signal = signal.SIGTERM if training.n_steps + 1 == n_steps else None
+            training.advance(stop)
+        training.save()
+    assert recorded(training) == recorded(undisturbed)
+    assert training.best_step == undisturbed.best_step
+
+
+def recorded(training: Training) -> list[dict[str, object]]:
+    """Return the lines of both records, without what is measured by a clock."""
+    times = {"seconds", "tokens_per_s", "data_share", "mfu", "memory_bytes"}
+    text = training.recorder.metrics.read_text() + training.recorder.samples.read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [{name: value for name, value in line.items() if name not in times} for line in lines]
 
 
 def test_what_does_not_fit_the_accelerator_says_what_to_lower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

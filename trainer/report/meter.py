@@ -41,17 +41,20 @@ class Window:
 class Meter:
     """Adds up the work of steps: totals, which checkpoints keep, and a window, which every logged line ends."""
 
-    def __init__(self, *, tokens: int = 0, supervised: int = 0, seconds: float = 0.0) -> None:
+    def __init__(
+        self, *, tokens: int = 0, supervised: int = 0, seconds: float = 0.0, window: Window | None = None
+    ) -> None:
         self.tokens, self.supervised, self.seconds = tokens, supervised, seconds
-        self._window = Window()
+        self.window = window or Window()
+        """What was done since the last line."""
 
     def add(self, *, tokens: int, supervised: int, seconds: float, waited: float, flops: float = 0.0) -> None:
         """Count one step of all ranks."""
         self.tokens += tokens
         self.supervised += supervised
         self.seconds += seconds
-        before = self._window
-        self._window = Window(
+        before = self.window
+        self.window = Window(
             tokens=before.tokens + tokens,
             supervised=before.supervised + supervised,
             seconds=before.seconds + seconds,
@@ -61,7 +64,7 @@ class Meter:
 
     def take(self) -> Window:
         """Return the window, and begin the next."""
-        window, self._window = self._window, Window()
+        window, self.window = self.window, Window()
         return window
 
 

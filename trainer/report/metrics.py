@@ -35,6 +35,12 @@ def read_metrics(path: Path) -> list[Metrics]:
     return lines
 
 
+def replace_last(path: Path, record: msgspec.Struct) -> None:
+    """Put `record` in the place of the last line, so that a crash leaves either."""
+    before = path.read_bytes().splitlines(keepends=True)[:-1]
+    write_whole(path, b"".join(before) + msgspec.json.encode(record) + b"\n")
+
+
 def cut_after(path: Path, step: int) -> None:
     """Remove every line whose step is later than `step`, and a line that a crash left unfinished."""
     if not path.exists():

@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from schemas.metrics import Metrics
 from trainer.errors import storing
+from trainer.evaluation import Evaluation
 from trainer.report.console import Reporter
-from trainer.report.metrics import append, cut_after, read_metrics
+from trainer.report.metrics import append, cut_after, read_metrics, replace_last
 from trainer.report.trackers import Trackers
 
 STARVING: Final = 0.05
@@ -24,19 +27,35 @@ class Recorder:
         self._seconds = self._measured = self._waited = 0.0
         self._is_told = False
 
-    def cut(self, n_steps: int, *, is_done: bool) -> None:
+    def cut(self, n_steps: int, *, is_done: bool, owes_evaluation: bool = False) -> None:
         """Remove what was recorded after `n_steps`, from where training goes on; all of it if nothing is done yet.
 
-        The samples after the last step are drawn again.
+        The samples after the last step are drawn again, and those of a step whose evaluation is still to come.
         """
         if self._is_first:
             last = n_steps if n_steps else -1
             before = read_metrics(self.metrics)
             cut_after(self.metrics, last)
-            cut_after(self.samples, last - 1 if is_done else last)
+            cut_after(self.samples, last - 1 if is_done or owes_evaluation else last)
             if self._trackers is not None:
-                self._trackers.start(last, last=before[-1].step if before else -1)
+                self._trackers.start(last - 1 if owes_evaluation else last, last=before[-1].step if before else -1)
             self._seconds = max((line.seconds for line in before if line.step <= last), default=0.0)
+
+    def complete(self, n_steps: int, evaluation: Evaluation | None) -> None:
+        """Add an evaluation to the line of step `n_steps`, the last that there is. Raises StorageError."""
+        lines = read_metrics(self.metrics) if self._is_first and evaluation is not None else []
+        if not lines or evaluation is None or lines[-1].step != n_steps:
+            return
+        line = msgspec.structs.replace(
+            lines[-1],
+            val_loss=evaluation.loss,
+            perplexity=evaluation.perplexity,
+            val_loss_by_source=evaluation.losses(),
+        )
+        with storing(self.metrics):
+            replace_last(self.metrics, line)
+        if self._trackers is not None:
+            self._trackers.log(line)
 
     def write(self, line: Metrics) -> None:
         """Record one line. Raises StorageError."""
