@@ -1,4 +1,4 @@
-"""A step that goes wrong, seen from inside."""
+"""Steps that go wrong or are stopped, seen from inside."""
 
 import json
 import os
@@ -13,6 +13,7 @@ import torch
 from schemas.lock import LockedError, locked
 from schemas.models import Model
 from schemas.training import Train
+from tests.trainer import processes
 from trainer.data.inputs import open_inputs
 from trainer.data.packs import nothing
 from trainer.data.stream import order
@@ -24,18 +25,18 @@ from trainer.signals import Stop
 from trainer.start import make_start
 from trainer.step import choose_precision
 from trainer.training import Training
-from trainer.world import World
+from trainer.world import World, joined
 
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
 
-def training_of(run: Path, model: Model, train: Train) -> Training:
+def training_of(run: Path, model: Model, train: Train, world: World = ALONE) -> Training:
     job = Job(run=run, seed=7, model=model, train=train, resume="")
     job.home.mkdir(exist_ok=True)
-    inputs = open_inputs(run, ALONE)
-    precision = choose_precision(train, ALONE)
+    inputs = open_inputs(run, world)
+    precision = choose_precision(train, world)
     start = make_start(job, inputs, precision.dtype, named=model)
-    return Training(job, ALONE, Reporter(is_silent=True), inputs, start, precision)
+    return Training(job, world, Reporter(is_silent=True), inputs, start, precision)
 
 
 def test_a_loss_that_is_not_finite_names_the_conversations_of_its_packs_and_changes_nothing(run: Path) -> None:
@@ -124,6 +125,28 @@ def recorded(training: Training) -> list[dict[str, object]]:
     text = training.recorder.metrics.read_text() + training.recorder.samples.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     return [{name: value for name, value in line.items() if name not in times} for line in lines]
+
+
+def three_ranks(run: Path) -> None:
+    """Do two steps and save, then the third twice: going on, and in the place of a trainer that has been started again."""
+    train = Train(batch=7, steps=3, dtype="float32", eval_every=0, log_every=9, n_samples=0)
+    with joined() as world:
+        undisturbed = training_of(run, SMALL, train, world)
+        for _ in range(2):
+            undisturbed.advance(Stop())
+        undisturbed.save()
+        resumed = training_of(run, SMALL, train, world)
+        resumed.resume()
+        assert resumed.n_steps == 2
+        for training in (undisturbed, resumed):
+            training.advance(Stop())
+            training.close()
+        pairs = zip(undisturbed.model.parameters(), resumed.model.parameters(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_three_ranks_go_on_bit_for_bit_in_whichever_order_gradients_lie(run: Path) -> None:
+    processes.completed(processes.Ranks(three_ranks, run, world=3))
 
 
 def test_what_does_not_fit_the_accelerator_says_what_to_lower(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
