@@ -245,18 +245,21 @@ def start(path: Path) -> subprocess.Popen[bytes]:
 def test_killed_at_any_moment_the_next_build_ends_with_the_same_bytes(tmp_path, corpus):
     others = write_corpus(tmp_path / "others.jsonl", 60, seed=3)
     clusters = f'[clusters]\nagainst = ["{others}"]\nevaluations = ["{others}"]\nmax_source_loss = 1\n'
-    path = write_config(tmp_path, corpus, shard_bytes=4 << 10, extra=clusters)
-    began = time.monotonic()
-    assert start(path).wait() == 0
-    duration = time.monotonic() - began
-    straight = shards_of(tmp_path / "run")
-    shutil.rmtree(tmp_path / "run")
+    path = write_config(tmp_path, corpus, extra=clusters)
+    run = tmp_path / "run"
+    build(load_config(path))
+    straight, n_files = shards_of(run), len(list(run.rglob("*")))
+    shutil.rmtree(run)
     rng = random.Random(7)
-    for _ in range(5):
+    codes = []
+    for share in (0.1, 0.4, 0.7):  # of what is to be written, from the first stage to the last
         process = start(path)
-        time.sleep(rng.uniform(0.3, 0.95) * duration)
+        while len(list(run.rglob("*"))) < share * n_files and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        codes.append(process.wait())
+    assert codes == [-signal.SIGKILL] * 3
     build(load_config(path))
     assert shards_of(tmp_path / "run") == straight
     assert not list((tmp_path / "run").rglob(".tmp-*"))
