@@ -33,6 +33,42 @@ SECTION_NAMES: Final = (
 )
 """Every section of a config, in order; pipeline.config says what is in them."""
 
+_ELSEWHERE = {
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "adam_epsilon": "eps",
+    "batch_size": "batch",
+    "eval_steps": "eval_every",
+    "learning_rate": "lr",
+    "logging_steps": "log_every",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lr_scheduler_type": "schedule",
+    "max_grad_norm": "clip",
+    "max_length": "max_seq_len",
+    "max_seq_length": "max_seq_len",
+    "max_steps": "steps",
+    "max_tokens": "max_new_tokens",
+    "model_name_or_path": "path",
+    "num_epochs": "epochs",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "micro_batch",
+    "r": "rank",
+    "report_to": "track",
+    "save_steps": "checkpoint_every",
+    "save_total_limit": "keep_checkpoints",
+    "target_modules": "targets",
+}
+"""Names that other trainers (transformers, TRL, PEFT) have for settings of this project."""
+
+_INSTEAD = {
+    "train.epochs": "train.steps",
+    "train.steps": "train.epochs",
+    "train.warmup_ratio": "train.warmup_steps",
+    "train.warmup_steps": "train.warmup_ratio",
+}
+"""Settings of which one may be given, each with the other: the file's gives way to what is said on the command line."""
+
 _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at (?P<of>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `([^`]*)`")
@@ -57,7 +93,11 @@ def read_toml(path: Path) -> Document:
 
 
 def apply_overrides(document: Document, assignments: Iterable[str]) -> Document:
-    """Return a copy of `document` with each `section.key=value` put in; values are TOML, or else plain text."""
+    """Return a copy of `document` with each `section.key=value` put in; values are TOML, or else plain text.
+
+    Where two settings say the same in two ways, the one that is put in replaces the document's other.
+    """
+    assignments = tuple(assignments)
     changed: Document = {name: dict(value) if isinstance(value, dict) else value for name, value in document.items()}
     for assignment in assignments:
         dotted, equals, text = assignment.partition("=")
@@ -70,6 +110,9 @@ def apply_overrides(document: Document, assignments: Iterable[str]) -> Document:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {assignment!r}: {names[0]} is a value, not a section")
         target[names[-1]] = _toml_value(text)
+        given = {assigned.partition("=")[0].strip() for assigned in assignments}
+        if (other := _INSTEAD.get(".".join(names))) is not None and other not in given:
+            target.pop(other.partition(".")[2], None)
     return changed
 
 
@@ -81,8 +124,10 @@ def _toml_value(text: str) -> Any:
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names the closest known name, or all of them."""
+    """Return a sentence that names what `name` is called here, or the closest known name, or all of them."""
     names = sorted(known)
+    if (ours := _ELSEWHERE.get(name)) in names:
+        return f"it is called {ours!r} here"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
 

@@ -1,10 +1,14 @@
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_type_hints
 
 import msgspec
 import pytest
 
-from schemas.settings import ConfigError, apply_overrides, check_names, decode_section, read_toml
+from schemas.models import Lora
+from schemas.settings import _ELSEWHERE, ConfigError, apply_overrides, check_names, decode_section, read_toml
+from schemas.training import Train
+from stages.pack import Pack
+from trainer.job import SECTIONS
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,3 +94,33 @@ def test_a_missing_or_broken_file_says_so(tmp_path: Path):
     (tmp_path / "bad.toml").write_text("a = ")
     with pytest.raises(ConfigError, match="not valid TOML"):
         read_toml(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize(
+    ("section", "kind", "theirs", "ours"),
+    [
+        ("train", Train, "learning_rate", "lr"),
+        ("train", Train, "per_device_train_batch_size", "micro_batch"),
+        ("lora", Lora, "r", "rank"),
+        ("lora", Lora, "target_modules", "targets"),
+    ],
+)
+def test_what_other_trainers_call_a_setting_is_known(section: str, kind: type, theirs: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf"unknown key '{theirs}'; it is called '{ours}' here"):
+        decode_section({section: {theirs: 1}}, section, kind, where="my.toml")
+
+
+def test_every_name_that_is_translated_leads_to_a_setting() -> None:
+    known = {name for kind in (*SECTIONS.values(), Pack) for name in get_type_hints(kind)}
+    assert set(_ELSEWHERE.values()) <= known
+
+
+def test_steps_on_the_command_line_replace_the_epochs_of_the_file() -> None:
+    document = {"train": {"epochs": 2.0, "warmup_ratio": 0.1}}
+    assert apply_overrides(document, ["train.steps=9"]) == {"train": {"steps": 9, "warmup_ratio": 0.1}}
+    assert apply_overrides(document, ["train.warmup_steps=3"]) == {"train": {"epochs": 2.0, "warmup_steps": 3}}
+    # both at once is a contradiction, which the section itself refuses
+    both = apply_overrides(document, ["train.steps=9", "train.epochs=1"])
+    assert both == {"train": {"steps": 9, "epochs": 1, "warmup_ratio": 0.1}}
+    with pytest.raises(ConfigError, match="epochs = 1 and steps = 9 are both set"):
+        decode_section(both, "train", Train, where="my.toml")
