@@ -85,7 +85,8 @@ def _from_tokenizer(name: str | None, directory: Path, beside: Mapping[str, Any]
         )
     raise ConfigError(
         f"[render] template = 'tokenizer': there is no chat template in {directory} (chat_template.jinja, or chat_template "
-        f"in tokenizer_config.json); built-in ones: {', '.join(builtin.names())}"
+        "in tokenizer_config.json). Set it to the one that the model was trained with, or will be served with: a file, or one of "
+        f"the built-in ones: {', '.join(builtin.names())}"
     )
 
 

@@ -177,9 +177,9 @@ def _step(training: Training, stop: Stop) -> None:
 def _say_finished(training: Training) -> None:
     job = training.job
     longer = (
-        "more train.steps continue it"
+        "More train.steps continue it"
         if job.train.schedule == "constant"
-        else "to train longer, start another run from its export ([model] path): this schedule has come to its end"
+        else "Its schedule has come to its end; to train on, start another run from its export ([model] path)"
     )
     said = f"already finished at step {training.n_steps}, exported to {job.results / 'export'}"
-    training.reporter.say(f"{said}; --fresh starts over, {longer}" if job.is_last else said)
+    training.reporter.say(f"{said}. {longer}; --fresh starts over" if job.is_last else said)

@@ -91,7 +91,7 @@ def test_transformers_chooses_the_same(beside: dict[str, Any], files: dict[str, 
 @pytest.mark.parametrize(
     ("choice", "beside", "message"),
     [
-        ("tokenizer", {}, r"there is no chat template in .*built-in ones: alpaca, chatml"),
+        ("tokenizer", {}, r"there is no chat template in .*Set it to .*built-in ones: alpaca, chatml"),
         (
             "tokenizer",
             {"chat_template": NAMED[1:]},

@@ -64,7 +64,7 @@ def test_the_file_has_everything_and_the_screen_what_is_new(
     prompt = Prompt(id="a:1", input_ids=tuple(tokenizer.encode("one two").ids), expected_ids=(60, 303))
     said = tokenizer.encode("zero\n" * 60).ids
     answer = Answer(ids=(*said, 303), is_stopped=True)
-    for step, in_full in ((0, True), (5, False)):
+    for step, in_full in ((0, True), (5, False), (9, True)):
         write_samples(
             tmp_path / "samples.jsonl",
             tokenizer,
@@ -75,7 +75,7 @@ def test_the_file_has_everything_and_the_screen_what_is_new(
             reporter=Reporter(is_silent=False),
             in_full=in_full,
         )
-    first, second = map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())
+    first, second, _ = map(json.loads, (tmp_path / "samples.jsonl").read_text().splitlines())
     assert first | {"step": 5} == second
     assert second == {
         "step": 5,
@@ -89,5 +89,6 @@ def test_the_file_has_everything_and_the_screen_what_is_new(
     }
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["── sample a:1, before training", "   prompt    one two"]
-    assert lines[3] == "   answer    " + "zero⏎" * 60 + " …"
-    assert lines[4:] == ["   a:1: " + "zero⏎" * 16 + " …"]
+    cut = "zero⏎" * 32 + " …"
+    assert lines[3:6] == [f"   answer    {cut}", "   a:1: " + "zero⏎" * 16 + " …", "── sample a:1, after 9 steps"]
+    assert lines[8:] == [f"   before    {cut}", f"   after     {cut}"]

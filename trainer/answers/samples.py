@@ -15,7 +15,7 @@ from trainer.report.console import Reporter
 from trainer.report.metrics import append
 from trainer.step import Precision
 
-SHOWN = 300
+SHOWN = 160
 """Characters of a prompt, expectation or answer that are printed; the file has all of them."""
 SHOWN_BETWEEN = 80
 """Characters of an answer that are printed while training goes on."""
@@ -67,7 +67,8 @@ def write_samples(
     reporter: Reporter,
     in_full: bool,
 ) -> None:
-    """Append the answers to `path` and print them, one line each unless `in_full`."""
+    """Append the answers to `path` and print them: one line each, or `in_full` with prompt, expectation and first answer."""
+    before = _first_answers(path) if in_full and step else {}
     for prompt, answer in zip(prompts, answers, strict=True):
         sample = Sample(
             step=step,
@@ -87,7 +88,16 @@ def write_samples(
         reporter.say(f"── sample {sample.id}, {when}")
         reporter.say(f"   prompt    {_shortened(sample.prompt, from_end=True)}")
         reporter.say(f"   expected  {_shortened(sample.expected)}")
-        reporter.say(f"   answer    {_shortened(sample.answer)}")
+        if sample.id in before:
+            reporter.say(f"   before    {_shortened(before[sample.id])}")
+        reporter.say(f"   {'after ' if sample.id in before else 'answer'}    {_shortened(sample.answer)}")
+
+
+def _first_answers(path: Path) -> dict[str, str]:
+    """Return what was answered before training, by prompt, as far as `path` has it."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    samples = [msgspec.json.decode(line, type=Sample) for line in lines]
+    return {sample.id: sample.answer for sample in samples if sample.step == 0}
 
 
 def _shortened(text: str, limit: int = SHOWN, *, from_end: bool = False) -> str:

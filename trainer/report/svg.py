@@ -174,7 +174,7 @@ def _legend(lines: Sequence[Line]) -> list[str]:
     body, right = [], float(WIDTH - RIGHT)
     for line in reversed(named):
         body.append(f'<text x="{right:g}" y="34" text-anchor="end">{escape(line.name)}</text>')
-        right -= 5.9 * len(line.name) + 14
+        right -= 6.6 * len(line.name) + 14
         body.append(f'<rect class="key-{line.look}" x="{right:g}" y="25" width="10" height="10" rx="2"/>')
         right -= 10
     return body
