@@ -1,4 +1,5 @@
 # Each target is one command. CONFIG, INPUT, RUN, GPUS, ... are passed on: make data INPUT='my/*.jsonl' RUN=runs/mine
+# ARGS is anything else that the command takes: make train ARGS='--fresh --set train.lr=1e-3'
 CONFIG ?= configs/tiny.toml
 PYTHON ?= python3
 # Files of tests are shared out among processes: one per core, four at most, for each compiles kernels of its own at first.
@@ -10,11 +11,11 @@ run = $(if $(RUN),--run '$(RUN)')
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-data: .venv/ready  ## build training shards (CONFIG=, INPUT=, RUN=)
-	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(run)
+data: .venv/ready  ## build training shards (CONFIG=, INPUT=, RUN=, ARGS=)
+	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(run) $(ARGS)
 
-train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=, RESTARTS=)
-	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS)) $(if $(RESTARTS),--restarts $(RESTARTS))
+train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=, RESTARTS=, ARGS=)
+	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(ARGS)
 
 test: .venv/ready-dev  ## run the tests
 	$(PYTEST)
@@ -31,11 +32,11 @@ look: .venv/ready  ## show a conversation with its trained tokens in colour (RUN
 funnel: .venv/ready  ## show what was kept and dropped, and why (RUN=)
 	.venv/bin/chatloom funnel $(or $(RUN),runs/tiny)
 
-chat: .venv/ready  ## talk with the trained model (RUN=)
-	.venv/bin/chatloom chat $(or $(RUN),runs/tiny)
+chat: .venv/ready  ## talk with the trained model (RUN=, ARGS=)
+	.venv/bin/chatloom chat $(or $(RUN),runs/tiny) $(ARGS)
 
-generate: .venv/ready  ## answer a file of prompts (RUN=, INPUT=, OUTPUT=)
-	.venv/bin/chatloom generate $(or $(RUN),runs/tiny) --input '$(or $(INPUT),data/held_out.jsonl)' $(if $(OUTPUT),--output '$(OUTPUT)')
+generate: .venv/ready  ## answer a file of prompts (RUN=, INPUT=, OUTPUT=, ARGS=)
+	.venv/bin/chatloom generate $(or $(RUN),runs/tiny) --input '$(or $(INPUT),data/held_out.jsonl)' $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS)
 
 bench-train: .venv/ready-dev  ## measure training steps against TRL's (INPUT= a JSONL file, TOKENIZER= a directory)
 	.venv/bin/python -m bench.train $(if $(INPUT),--input '$(INPUT)') $(if $(TOKENIZER),--tokenizer '$(TOKENIZER)')
