@@ -1,11 +1,14 @@
 """The section [generation]: how a model writes, in samples during training and wherever nothing else is asked."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from schemas.models import Count, Positive
+
+COLDEST: Final = 1e-6
+"""Smallest temperature but 0."""
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,7 +28,12 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Answers that are written side by side."""
 
     def __post_init__(self) -> None:
-        """Refuse what would do nothing."""
+        """Refuse what would do nothing, and what no number holds."""
+        if 0 < self.temperature < COLDEST:
+            raise ValueError(
+                f"temperature = {self.temperature}: logits over so little are beyond all numbers; write 0, which takes the "
+                f"likeliest token, or at least {COLDEST}"
+            )
         if self.temperature == 0 and (self.top_k or self.top_p < 1):
             raise ValueError(
                 f"top_k = {self.top_k}, top_p = {self.top_p} do nothing at temperature = 0, which takes the likeliest token; "

@@ -33,6 +33,10 @@ class RopeScaling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Refuse values that no frequencies follow from."""
         needed = ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
         if self.rope_type != "llama3":
+            if idle := [name for name in needed if getattr(self, name) is not None]:
+                raise ValueError(
+                    f"{', '.join(idle)}: only rope_type 'llama3' goes by them, not {self.rope_type!r}; drop them"
+                )
             return
         if absent := [name for name in needed if getattr(self, name) is None]:
             raise ValueError(f"rope_type 'llama3' needs {', '.join(absent)}")
@@ -69,7 +73,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Base of the rotary position frequencies."""
     rope_scaling: RopeScaling | None = None
     """How frequencies are stretched, as in a Hugging Face config: {rope_type = "linear" | "llama3", factor = ...}."""
-    max_position_embeddings: Positive = 4096
+    max_position_embeddings: Annotated[int, Meta(ge=1, le=1_073_741_824)] = 4096
     """Longest conversation the model is made for, in tokens; a gpt2 model cannot read a longer one."""
     rms_norm_eps: Unit = 1e-6
     """Added to the mean square, or the variance, before its root is taken."""

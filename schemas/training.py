@@ -1,6 +1,6 @@
 """The section [train]: how a model is trained."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -9,6 +9,10 @@ from schemas.models import Count, Fraction, Positive, Share, Unit
 
 Trainable = str | tuple[str, ...]
 Scale = Annotated[float, Meta(ge=0.0, le=1e6)]
+LEAST: Final = 0.1
+"""Share of the learning rate that is left where nothing is said."""
+Epochs = Annotated[int, Meta(ge=1, le=1_000_000)]
+Steps = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,12 +29,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of several trainings that follow each other, each from the weights of the one before; what is not set is [train]'s."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
     """Its directory in RUN/train/phases."""
     run: str | None = None
     """Finished run whose packs are trained; by default the config's own. It must have the same tokenizer."""
-    epochs: Positive | None = None
-    steps: Positive | None = None
+    epochs: Epochs | None = None
+    steps: Steps | None = None
     batch: Annotated[int, Meta(ge=1, le=1_048_576)] | None = None
     lr: Annotated[float, Meta(gt=0.0, le=1e9)] | None = None
     min_lr_ratio: Fraction | None = None
@@ -47,9 +51,9 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is trained. A step is one update of the weights; a pack is one row of the packed shards."""
 
-    epochs: Positive | None = None
+    epochs: Epochs | None = None
     """Passes over the training packs; 1 when neither epochs nor steps is set."""
-    steps: Positive | None = None
+    steps: Steps | None = None
     """Updates of the weights; instead of epochs."""
     phases: tuple[Phase, ...] = ()
     """Several trainings one after the other, e.g. [[train.phases]] name = "easy", run = "runs/easy", steps = 500."""
@@ -77,7 +81,7 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Share of the embedding's and of each branch's output that is left out, drawn anew for every token."""
     lr: Annotated[float, Meta(gt=0.0, le=1e9)] = 2e-5
     """Highest learning rate."""
-    min_lr_ratio: Fraction = 0.1
+    min_lr_ratio: Fraction = LEAST
     """Share of lr that is left at the end of the schedule."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate goes from lr to its end after the warm-up."""
@@ -134,6 +138,15 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             )
         if self.export_weights == "best" and not self.keep_best:
             raise ValueError('export_weights = "best" and keep_best = false: the best weights would be gone; drop one')
+        if self.export_weights == "best" and self.eval_every == 0:
+            raise ValueError(
+                'export_weights = "best" and eval_every = 0: nothing is measured between the first step and the last, so that '
+                "the best are the last; set eval_every, or drop export_weights"
+            )
+        if self.schedule == "constant" and self.min_lr_ratio != LEAST:
+            raise ValueError(
+                f'min_lr_ratio = {self.min_lr_ratio} does nothing with schedule = "constant", which stays at lr; drop one'
+            )
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise ValueError(f"phases have the names {', '.join(names)}; each needs one of its own")

@@ -16,6 +16,9 @@ from schemas.training import Train
 SHUTDOWN: Final = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """Seconds that torchrun waits for ranks it has asked to end; a torchrun that is too old to know it does not mind."""
 
+SECTIONS: Final = {"model": Model, "lora": Lora, "train": Train, "generation": Generation}
+"""The sections that the trainer reads."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -67,15 +70,23 @@ def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_
     """
     where = str(config)
     document = apply_overrides(read_toml(config), overrides)
-    check_names(document, ["run", "seed", *SECTION_NAMES], where=where)
-    directory = run or Path(_top(document, "run", str, where=where, default=f"runs/{config.stem}"))
+    check_names(document, ["run", "seed", *SECTION_NAMES], where=where, sections=SECTIONS)
+    named: str = _top(document, "run", str, where=where, default=f"runs/{config.stem}")
+    directory = run or _directory(named, "run", where=where)
     seed = _top(document, "seed", int, where=where, default=0)
     if not 0 <= seed < 2**63:
         raise ConfigError(f"{where}: seed = {seed}: expected 0 to 2^63 - 1")
     _refuse_float16(document, where)
     model = decode_section(document, "model", Model, where=where)
-    home = (directory / "train").resolve()
-    if model.path is not None and Path(model.path).resolve().is_relative_to(home):
+    train = decode_section(document, "train", Train, where=where)
+    for phase in train.phases:
+        if phase.run is not None:
+            _directory(phase.run, f"[[train.phases]] {phase.name!r}, run", where=where)
+    # realpath, for resolve raises where links go round
+    home = os.path.realpath(directory / "train")
+    if model.path is not None and Path(
+        os.path.realpath(_directory(model.path, "[model] path", where=where))
+    ).is_relative_to(home):
         raise ConfigError(
             f"{where}: [model] path = {model.path!r} is inside {directory / 'train'}, which this very run writes and "
             "--fresh removes; copy the model elsewhere, or train in another run (--run)"
@@ -85,7 +96,7 @@ def read_job(config: Path, *, run: Path | None, overrides: Sequence[str], world_
         seed=seed,
         model=model,
         lora=decode_section(document, "lora", Lora, where=where),
-        train=decode_section(document, "train", Train, where=where),
+        train=train,
         generation=decode_section(document, "generation", Generation, where=where),
         resume=_command(config, run, overrides, world_size),
     )
@@ -98,6 +109,13 @@ def _top(document: dict[str, Any], key: str, kind: type, *, where: str, default:
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ConfigError(f"{where}: {key} = {value!r}: expected {kind.__name__}")
     return value
+
+
+def _directory(text: str, key: str, *, where: str) -> Path:
+    """Return `text` as a path. Raises ConfigError for what is none: Path("") would be the directory one stands in."""
+    if not text or "\0" in text:
+        raise ConfigError(f"{where}: {key} = {text!r}: expected the path of a directory")
+    return Path(text)
 
 
 def _refuse_float16(document: dict[str, Any], where: str) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from schemas.files import write_whole
 from schemas.models import Lora, Model
 from schemas.settings import ConfigError
-from schemas.training import Phase, Train
+from schemas.training import LEAST, Phase, Train
 from trainer.checkpoint import read_state, step_of
 from trainer.data.assets import read_assets
 from trainer.data.packs import read_manifest
@@ -34,6 +34,10 @@ def phase_jobs(job: Job) -> list[Job]:
     """
     if not job.train.phases:
         return [job]
+    if job.lora.rank and not any(phase.lora for phase in job.train.phases):
+        raise ConfigError(
+            f"[lora] rank = {job.lora.rank} and every phase has lora = false, so that no adapter would be trained; drop one"
+        )
     jobs: list[Job] = []
     for i, phase in enumerate(job.train.phases):
         is_last = i == len(job.train.phases) - 1
@@ -116,6 +120,8 @@ def _settings(train: Train, phase: Phase) -> Train:
         for name in phase.__struct_fields__
         if name not in ("name", "run", "lora") and (value := getattr(phase, name)) is not None
     }
+    if own.get("schedule") == "constant":
+        own = {"min_lr_ratio": LEAST} | own
     for pair in ONE_OF:
         if any(name in own for name in pair):
             own = dict.fromkeys(pair) | own

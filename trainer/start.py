@@ -8,6 +8,7 @@ import msgspec
 import torch
 
 from schemas.models import Model
+from schemas.settings import ConfigError
 from trainer.adapter import check_export
 from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs
@@ -55,6 +56,11 @@ def make_start(job: Job, inputs: Inputs, dtype: torch.dtype, *, named: Model) ->
     model, changes = build_model(job, vocab_size=vocabulary_size(inputs.tokenizer), added_tokens=inputs.added_tokens)
     notices = list(changes)
     check_prompts(job, inputs, model)
+    if job.train.export_weights == "best" and not len(inputs.validation):
+        raise ConfigError(
+            f'[train] export_weights = "best": {job.data / "pack"} has no validation packs, so that nothing says which weights '
+            "are the best; set [dedup] validation and build the data again, or drop export_weights"
+        )
     if job.model.path is not None and (
         warning := other_tokenizer(Path(job.model.path), inputs.tokenizer, inputs.added_tokens)
     ):

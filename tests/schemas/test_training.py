@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from schemas.generation import Generation
 from schemas.models import Model
 from schemas.settings import ConfigError, decode_section
 from schemas.training import Train
@@ -27,6 +28,20 @@ def decoded(kind: type[Any], **values: Any) -> Any:
         (Train, {"schedule": "cosin"}, "schedule = 'cosin'"),
         (Train, {"steps": "9"}, "steps = '9'"),
         (Train, {"stepz": 9}, "did you mean 'steps'?"),
+        (Train, {"steps": 10**18}, "steps = 1000000000000000000"),
+        (
+            Train,
+            {"schedule": "constant", "min_lr_ratio": 0.5},
+            'min_lr_ratio = 0.5 does nothing with schedule = "constant"',
+        ),
+        (Train, {"export_weights": "best", "eval_every": 0}, "nothing is measured between the first step and the last"),
+        (Train, {"phases": [{"name": "a\n"}]}, "phases[0].name"),
+        (Generation, {"temperature": 1e-300}, "temperature = 1e-300: logits over so little are beyond all numbers"),
+        (
+            Model,
+            {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "low_freq_factor": 1.0}},
+            "not 'linear'; drop them",
+        ),
         (Model, {"hidden_size": 100, "num_attention_heads": 3}, "no multiple of num_attention_heads 3"),
         (Model, {"hidden_size": 30, "num_attention_heads": 10}, "even head width"),
         (Model, {"num_attention_heads": 6, "num_key_value_heads": 4}, "num_key_value_heads 4 does not divide"),

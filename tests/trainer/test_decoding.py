@@ -12,6 +12,7 @@ from transformers.generation.logits_process import (
 
 from schemas.generation import Generation
 from trainer.answers.decoding import draw, keep_top_k, keep_top_p, next_tokens, penalise
+from trainer.errors import ModelError
 
 NONE = torch.empty(0, dtype=torch.long)
 
@@ -94,3 +95,12 @@ def test_a_chance_falls_on_the_token_that_covers_it_and_never_on_an_impossible_o
     logits_BV = torch.tensor([[0.0, 0.25, 0.5, 0.0, 0.25, 0.0]]).log()
     chances = [0.0, 0.2499, 0.2501, 0.7499, 0.7501, 1 - 2**-53]
     assert draw(logits_BV.expand(6, -1), chances).tolist() == [1, 1, 2, 2, 4, 4]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_no_number_is_said_and_no_token_is_made_of_it(temperature: float, wrong: float) -> None:
+    logits_BV = random_logits()
+    logits_BV[2, 7] = wrong
+    with pytest.raises(ModelError, match="is no number"):
+        next_tokens(logits_BV, Generation(temperature=temperature), [torch.Generator() for _ in logits_BV], [])

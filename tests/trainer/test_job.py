@@ -43,6 +43,26 @@ def test_float16_is_refused_saying_why(name: str, config: Path) -> None:
         read_job(config, run=None, overrides=[f"train.dtype={name}"], world_size=1)
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ('run=""', "run = '': expected the path of a directory"),
+        ('model.path="a\\u0000b"', "[model] path = 'a\\x00b': expected the path of a directory"),
+        ('train.phases=[{name="a", run=""}]', "[[train.phases]] 'a', run = '': expected"),
+        ("steps=3", "unknown key 'steps'; did you mean train.steps?"),
+    ],
+)
+def test_what_is_no_path_and_what_is_in_no_section_are_refused(override: str, said: str, config: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_job(config, run=None, overrides=[override], world_size=1)
+    assert said in str(caught.value)
+
+
+def test_a_model_path_that_goes_round_is_no_defect(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert read_job(config, run=None, overrides=[f"model.path={tmp_path}/loop"], world_size=1).model.path is not None
+
+
 def test_what_was_typed_is_what_is_shown(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATLOOM_RESUME", "chatloom train c.toml --gpus 2")
     assert read_job(config, run=None, overrides=[], world_size=2).resume == "chatloom train c.toml --gpus 2"

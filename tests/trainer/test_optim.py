@@ -14,7 +14,8 @@ from trainer.trainable import select
 
 
 def rates(n_steps: int, **settings: object) -> list[float]:
-    train = Train(lr=1.0, min_lr_ratio=0.2, **settings)  # type: ignore[arg-type]
+    least = {} if settings.get("schedule") == "constant" else {"min_lr_ratio": 0.2}
+    train = Train(lr=1.0, **least, **settings)  # type: ignore[arg-type]
     return [learning_rate(step, n_steps=n_steps, train=train) for step in range(n_steps)]
 
 

@@ -180,3 +180,19 @@ def test_a_phase_that_says_two_things_is_named() -> None:
     job = Job(run=Path("r"), seed=1, model=Model(), train=train, resume="")
     with pytest.raises(ConfigError, match=r"\[\[train.phases\]\] 'a': epochs = 1 and steps = 7 are both set; drop one"):
         phase_jobs(job)
+
+
+def test_adapters_that_no_phase_trains_are_refused() -> None:
+    phases = (Phase(name="a", lora=False), Phase(name="b", lora=False))
+    job = Job(run=Path("r"), seed=0, model=Model(), lora=Lora(rank=2), train=Train(phases=phases), resume="")
+    with pytest.raises(ConfigError, match=r"\[lora\] rank = 2 and every phase has lora = false"):
+        phase_jobs(job)
+
+
+def test_a_constant_phase_of_a_falling_training_needs_no_word_more() -> None:
+    phases = (Phase(name="a", schedule="constant"), Phase(name="b"))
+    job = Job(run=Path("r"), seed=0, model=Model(), train=Train(min_lr_ratio=0.0, phases=phases), resume="")
+    assert [(one.train.schedule, one.train.min_lr_ratio) for one in phase_jobs(job)] == [
+        ("constant", 0.1),
+        ("cosine", 0.0),
+    ]

@@ -72,6 +72,38 @@ def test_parts_that_do_not_fit_are_named(directory: Path) -> None:
         load_pretrained(directory, vocab_size=20)
 
 
+def test_parts_of_wrong_sizes_that_make_a_whole_of_the_right_one_are_refused(directory: Path) -> None:
+    q, k = (f"model.layers.0.self_attn.{part}_proj.weight" for part in "qk")
+    tensors = load_file(directory / "model.safetensors")
+    change(directory, **{q: tensors[q][:8].clone(), k: torch.cat((tensors[k], tensors[q][8:]))})
+    with pytest.raises(ModelError, match=r"qkv_proj.weight do not fit each other: \(8, 16\).*\[16, 16, 16\] rows"):
+        load_pretrained(directory, vocab_size=0)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_by_name(wrong: float, directory: Path) -> None:
+    rows = load_file(directory / "model.safetensors")["model.embed_tokens.weight"]
+    change(directory, **{"model.embed_tokens.weight": rows * 1e38})  # whose sum may be infinite though no weight is
+    load_pretrained(directory, vocab_size=0)
+    rows[3, 5] = wrong
+    change(directory, **{"model.embed_tokens.weight": rows})
+    with pytest.raises(ModelError, match=r"no numbers \(NaN or infinite\): model.embed_tokens.weight; the model had"):
+        load_pretrained(directory, vocab_size=0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("model.safetensors", "pytorch_model.bin", "weights in pickles are not read"),
+        ("config.json", "adapter_config.json", "adapters without their model; merge them"),
+    ],
+)
+def test_what_is_there_instead_of_a_model_is_said(old: str, new: str, said: str, directory: Path) -> None:
+    (directory / old).rename(directory / new)
+    with pytest.raises(ModelError, match=said):
+        load_pretrained(directory, vocab_size=0)
+
+
 def test_no_random_weights_are_made_to_be_thrown_away(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Tensor:
         raise AssertionError("a weight was initialised")

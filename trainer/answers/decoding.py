@@ -4,12 +4,14 @@ Shapes: B documents, V vocabulary. The four changes of logits are those of Huggi
 in the order in which `generate` applies them: repetition penalty, temperature, top-k, top-p.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from schemas.generation import Generation
+from trainer.errors import ModelError
 
 
 def penalise(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -50,12 +52,15 @@ def next_tokens(
     """Return the next token of each document.
 
     `seen` says for each one which tokens its prompt and answer have, [V]; it is needed with a repetition penalty alone.
+    Raises ModelError where logits are no numbers.
     """
     logits_BV = logits_BV.float()
     if settings.repetition_penalty != 1:
         logits_BV = penalise(logits_BV, torch.stack(list(seen)), settings.repetition_penalty)
     if settings.temperature == 0:
-        chosen: list[int] = logits_BV.argmax(-1).tolist()
+        largest = logits_BV.max(-1)
+        _require_numbers(largest.values.tolist())
+        chosen: list[int] = largest.indices.tolist()
         return chosen
     logits_BV = logits_BV / settings.temperature
     if settings.top_k:
@@ -64,4 +69,13 @@ def next_tokens(
         logits_BV = keep_top_p(logits_BV, settings.top_p)
     chances = [torch.rand((), dtype=torch.float64, generator=generator).item() for generator in generators]
     drawn: list[int] = draw(logits_BV, chances).tolist()
+    _require_numbers([math.nan if token == logits_BV.shape[-1] else 0.0 for token in drawn])
     return drawn
+
+
+def _require_numbers(found: Sequence[float]) -> None:
+    if not all(map(math.isfinite, found)):
+        raise ModelError(
+            "what the model makes of a prompt is no number (NaN or infinite), so it can answer nothing: its weights are damaged, "
+            "or training had diverged before they were saved. Take an earlier checkpoint, or train with a lower [train] lr"
+        )

@@ -28,7 +28,11 @@ def read_manifest(run: Path) -> Manifest:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
-        raise DataError(f"{path}: not found, so there is nothing to train on; run `make data` first") from None
+        raise DataError(
+            f"{path}: not found, so there is nothing to train on; run `chatloom data CONFIG --run {run}` first"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; expected the directory of a finished run") from None
     except msgspec.DecodeError as error:
         raise DataError(f"{path}: not a manifest of this version: {error}; {REBUILD}") from None
 

@@ -84,6 +84,11 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         data: Any = msgspec.json.decode(path.read_bytes())
     except OSError as error:
+        if (path.parent / "adapter_config.json").is_file():
+            raise ModelError(
+                f"{path.parent}: adapters without their model; merge them into it first (PEFT: merge_and_unload, then "
+                "save_pretrained), or train with [lora] merge = true, and give the whole"
+            ) from None
         raise ModelError(
             f"{path}: {error.strerror or error}; [model] path must be a Hugging Face model directory "
             "(`hf download NAME --local-dir DIR` makes one) or a model's name on the hub"

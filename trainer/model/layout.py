@@ -69,7 +69,7 @@ def from_hugging_face(
         absent = [part for part in parts if part not in tensors]
         missing += absent
         if not absent:
-            whole = _joined([tensors[part] for part in parts], name, where)
+            whole = _joined([tensors[part] for part in parts], name, architecture, where)
             joined[name] = whole.T.contiguous() if _is_transposed(name, architecture) and whole.dim() == 2 else whole
     if missing:
         shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
@@ -115,10 +115,16 @@ def _is_transposed(name: str, architecture: Architecture) -> bool:
     return architecture.model_type == "gpt2" and name.startswith("layers.") and name.endswith("_proj.weight")
 
 
-def _joined(parts: list[Tensor], name: str, where: str) -> Tensor:
+def _joined(parts: list[Tensor], name: str, a: Architecture, where: str) -> Tensor:
     if len(parts) == 1:
         return parts[0]
-    if len({part.shape[1:] for part in parts}) > 1 or len({part.dtype for part in parts}) > 1:
+    widths = _widths(_fused(name) or "", a)
+    # each by itself: one that is too short and one that is too long would make a whole of the right size
+    is_fit = all(part.dim() > 0 and len(part) == width for part, width in zip(parts, widths, strict=True))
+    if not is_fit or len({part.shape[1:] for part in parts}) > 1 or len({part.dtype for part in parts}) > 1:
         found = ", ".join(f"{tuple(part.shape)} {part.dtype}" for part in parts)
-        raise ModelError(f"{where}: the parts of {name} do not fit each other: {found}")
+        raise ModelError(
+            f"{where}: the parts of {name} do not fit each other: {found}; config.json says that they have {widths} rows, and "
+            "they must be of one type"
+        )
     return torch.cat(parts)

@@ -27,7 +27,9 @@ def all_layers(name: str) -> str:
 
 
 def compiled(pattern: str, *, where: str) -> re.Pattern[str]:
-    """Return `pattern` as a regular expression. Raises ConfigError that names the setting `where` when it is none."""
+    """Return `pattern` as a regular expression. Raises ConfigError that names the setting `where` when it is none, or empty."""
+    if not pattern:
+        raise ConfigError(f"{where}: '' matches everything, and seldom is what was meant; write '.' if it is")
     try:
         return re.compile(pattern)
     except re.error as error:

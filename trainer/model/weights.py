@@ -1,5 +1,6 @@
 """Weights of a model directory, read into a model: all of them, of a type that can be trained, and none left over."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -57,6 +58,11 @@ def read_index(path: Path) -> dict[str, str]:
 def _read_directory(directory: Path) -> dict[str, Tensor]:
     """Return all tensors of a model, from one file or from the shards that an index names."""
     if not (directory / INDEX).exists():
+        if not (directory / SINGLE).exists() and (pickles := sorted(path.name for path in directory.glob("*.bin"))):
+            raise ModelError(
+                f"{directory}: has {pickles[0]} and no {SINGLE}; weights in pickles are not read, for loading one runs what its "
+                "author wrote: take a release with safetensors, or convert it"
+            )
         return read_safetensors(directory / SINGLE)
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(read_index(directory / INDEX).values())):
@@ -117,10 +123,24 @@ def load_pretrained(
                 f"{directory}: {name} has shape {tuple(tensors[name].shape)}, "
                 f"config.json says {tuple(parameter.shape)}; the files do not belong together"
             )
+    wide = {name: tensor.float() for name, tensor in tensors.items()}
+    _refuse_no_numbers(wide, found, where=str(directory))
     # assigned, not copied: the model is in memory once
-    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    model.load_state_dict(wide, assign=True)
     model.frequencies = inverse_frequencies(architecture)
     return model, notices
+
+
+def _refuse_no_numbers(tensors: Mapping[str, Tensor], a: Architecture, *, where: str) -> None:
+    """Raise ModelError for weights that are NaN or infinite: training would blame the conversations and the learning rate."""
+    # a sum is read at the speed of memory, and is finite unless a weight is not, or so large that it is looked at again
+    doubtful = [name for name, tensor in tensors.items() if not math.isfinite(tensor.sum())]
+    if wrong := [name for name in doubtful if not tensors[name].isfinite().all()]:
+        shown = ", ".join(names_on_disk(wrong[0], a)) + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+        raise ModelError(
+            f"{where}: weights that are no numbers (NaN or infinite): {shown}; the model had diverged when it was saved, or the "
+            "files are damaged: take an earlier one, or download it again"
+        )
 
 
 def _spare(directory: Path, n_rows: int, added_tokens: Mapping[str, int]) -> list[int]:
