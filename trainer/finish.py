@@ -1,5 +1,7 @@
 """What happens to a trained model: it answers, proves that it can stop, and is exported, whole or as adapters."""
 
+from typing import Final
+
 import msgspec
 
 from schemas.files import write_whole
@@ -16,6 +18,9 @@ from trainer.report.console import Reporter
 from trainer.start import Start
 from trainer.step import Precision
 from trainer.stored import put_weights
+
+MODEL: Final = "export/model.safetensors"
+ADAPTER: Final = "adapter/adapter_model.safetensors"
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,25 +77,26 @@ def _write(job: Job, inputs: Inputs, start: Start, reporter: Reporter) -> tuple[
                 path, start.model, job.lora, base=start.base, revision=start.revision, assets=inputs.assets
             )
         if why is None:
-            files.append("adapter/adapter_model.safetensors")
+            files.append(ADAPTER)
         reporter.say(f"adapters alone written to {path} (PEFT)" if why is None else f"no adapters alone: {why}")
     if job.lora.rank == 0 or job.lora.merge:
         path = job.results / "export"
         with storing(path):
             export(path, start.model, assets=inputs.assets, generation=inputs.generation, dtype=job.train.export_dtype)
-        files.append("export/model.safetensors")
+        files.append(MODEL)
         reporter.say(f"exported to {path} (transformers: AutoModelForCausalLM.from_pretrained({str(path)!r}))")
     return tuple(files)
 
 
-def is_exported(job: Job, *, step: int) -> bool:
-    """Tell whether what `job` asks for lies there, written after `step` steps."""
+def is_exported(job: Job, *, step: int, best: int | None = None) -> bool:
+    """Tell whether what `job` asks for lies there, written after `step` steps; the best weights are those after `best`."""
     try:
         done = msgspec.json.decode((job.results / "exported.json").read_bytes(), type=Exported)
     except (OSError, msgspec.DecodeError):
         return False
-    # of runs that were made longer, or whose best weights were asked for afterwards, they are others
-    is_of_last = done.weights_of == step
-    is_same = (done.step, done.dtype) == (step, job.train.export_dtype)
-    is_wanted = is_of_last or job.train.export_weights == "best"
-    return is_same and is_wanted and bool(done.files) and all((job.results / name).is_file() for name in done.files)
+    # of runs that were made longer, or of which something else was asked for afterwards, they are others
+    weights_of = step if job.train.export_weights == "last" or best is None else best
+    is_same = (done.step, done.dtype, done.weights_of) == (step, job.train.export_dtype, weights_of)
+    # whole models have adapters beside them only where PEFT has a form for those
+    is_wanted = (MODEL if job.lora.rank == 0 or job.lora.merge else ADAPTER) in done.files
+    return is_same and is_wanted and all((job.results / name).is_file() for name in done.files)

@@ -114,7 +114,7 @@ def _run(training: Training, stop: Stop) -> bool:
     job, world, reporter, total = training.job, training.world, training.reporter, training.schedule.total
     try:
         training.resume()
-        is_there = world.is_first and is_exported(job, step=training.n_steps)
+        is_there = world.is_first and is_exported(job, step=training.n_steps, best=training.best_step)
         if training.is_done and world.max(float(is_there))[0]:
             _say_finished(training)
             return True
@@ -181,5 +181,6 @@ def _say_finished(training: Training) -> None:
         if job.train.schedule == "constant"
         else "Its schedule has come to its end; to train on, start another run from its export ([model] path)"
     )
-    said = f"already finished at step {training.n_steps}, exported to {job.results / 'export'}"
+    where = job.results / ("export" if job.lora.rank == 0 or job.lora.merge else "adapter")
+    said = f"already finished at step {training.n_steps}, exported to {where}"
     training.reporter.say(f"{said}. {longer}; --fresh starts over" if job.is_last else said)

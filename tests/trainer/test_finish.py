@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.generation import Generation
-from schemas.models import Model
+from schemas.models import Lora, Model
 from schemas.settings import ConfigError
 from schemas.training import Train
 from trainer.answers.desk import Answer
@@ -84,6 +84,11 @@ def test_half_of_the_answers_are_enough_and_are_counted(
     assert is_exported(job, step=5)
     assert not is_exported(job, step=6)
     assert not is_exported(replace(job, train=Train(export_dtype="bfloat16")), step=5)
+    assert not is_exported(replace(job, lora=Lora(rank=2, merge=False)), step=5)
+    best = replace(job, train=Train(export_weights="best"))
+    assert is_exported(best, step=5, best=5)
+    assert is_exported(best, step=5, best=None)
+    assert not is_exported(best, step=5, best=4)
 
 
 @pytest.mark.parametrize(("n_ended", "is_empty"), [(2, False), (5, True)])
@@ -161,3 +166,6 @@ def test_the_best_weights_are_exported_where_they_are_asked_for(run: Path, capsy
     assert fit(last, ALONE, Reporter(is_silent=True), Stop(), fresh=False)
     final = load_file(job.home / "export" / "model.safetensors")
     assert any(not torch.equal(final[name], tensor) for name, tensor in stored.items())
+    assert fit(job, ALONE, Reporter(is_silent=True), Stop(), fresh=False)
+    again = load_file(job.home / "export" / "model.safetensors")
+    assert all(torch.equal(again[name], tensor) for name, tensor in stored.items())
