@@ -47,7 +47,11 @@ class World:
 
     def any(self, *flags: bool) -> Tensor:
         """Return, for each flag, 1.0 if it is true on some rank, else 0.0, on the device: nothing waits for it here."""
-        found = torch.tensor([float(flag) for flag in flags], dtype=torch.float64, device=self.device)
+        # filled there: the host waits for the device when it copies to it what is not page-locked
+        found = torch.zeros(len(flags), dtype=torch.float64, device=self.device)
+        for i, flag in enumerate(flags):
+            if flag:
+                found[i].fill_(1.0)
         if self.size > 1:
             dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return found

@@ -7,23 +7,31 @@ import pytest
 import torch
 from torch import Tensor
 
-from schemas.models import Model
+from schemas.models import Lora, Model
 from schemas.training import Train
 from trainer.compiled import compile_blocks, is_compiled, padded
 from trainer.model import dropout
 from trainer.model.architecture import new_architecture
-from trainer.model.attention import power_of_two
+from trainer.model.attention import power_of_two, prepare_to_compile
 from trainer.model.decoder import Batch, Decoder, initialise
+from trainer.model.lora import adapt
 from trainer.optim import make_adamw
 from trainer.step import Precision, accumulate
+from trainer.trainable import select
 
 FAMILIES = ("llama", "gpt2")
 PRECISION = Precision(device=torch.device("cpu"), dtype=torch.float32)
 
 
-def make_model(kind: str = "llama", *, share: float = 0.0) -> Decoder:
+def make_model(kind: str = "llama", *, share: float = 0.0, n_layers: int = 2) -> Decoder:
     n_kv = 2 if kind == "llama" else None
-    sizes = Model(model_type=kind, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=n_kv)  # type: ignore[arg-type]
+    sizes = Model(
+        model_type=kind,  # type: ignore[arg-type]
+        hidden_size=32,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=n_kv,
+    )
     model = Decoder(new_architecture(sizes, vocab_size=60))
     initialise(model, seed=1)
     model.dropout = share
@@ -110,6 +118,41 @@ def test_auto_is_for_gpus() -> None:
     assert [is_compiled(Train(compile=how), device) for how in ("auto", "on", "off") for device in (cpu, gpu)] == [
         False, True, True, True, False, False
     ]  # fmt: skip
+
+
+def count_graphs(model: Decoder, batch: Batch) -> int:
+    found: list[object] = []
+
+    def keep(graph: torch.fx.GraphModule, _: list[Tensor]) -> torch.fx.GraphModule:
+        found.append(graph)
+        return graph
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own modules
+        prepare_to_compile()
+        torch._dynamo.reset()
+        for block in model.layers:
+            block.compile(backend=keep)
+        model(batch)
+    return len(found)
+
+
+def test_all_layers_run_the_same_compiled_code_with_adapters_too() -> None:
+    # the first block has variants of its own, because what comes into it needs no gradient
+    graphs = []
+    for n_layers in (2, 4):
+        model = make_model(n_layers=n_layers)
+        adapt(model, Lora(rank=2), seed=0)
+        select(model, None)
+        graphs.append(count_graphs(model, make_batch([5, 4])))
+    assert graphs[0] == graphs[1] > 0
+
+
+def test_ranks_do_not_cut_the_compiled_code_of_a_block() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prepare_to_compile()
+    assert torch._dynamo.utils.get_optimize_ddp_mode() == "no_optimization"
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ if torch.cuda.is_available():
 
 VARLEN_ARGUMENTS: Final = frozenset(inspect.signature(varlen_attn).parameters if varlen_attn is not None else ())
 """Names of the arguments of torch's variable-length attention, which differ between its versions."""
+RECOMPILE_LIMIT: Final = 32
+"""Variants of compiled code that a block may have; adapters make 8 of them."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,18 @@ def power_of_two(n: int, *, at_least: int) -> int:
 
 @functools.cache
 def prepare_to_compile() -> None:
-    """Let blocks that are compiled ask once for the kernel, and keep the loop over documents as it is.
+    """Let blocks that are compiled ask once for the kernel, keep the loop over documents as it is, and have one code each.
 
     Not done when this module is imported, for the compiler takes a second to import.
     """
+    from torch._dynamo import config
+
+    # inside DistributedDataParallel a block would be cut at every 25 MB of weights, to send their gradients sooner; blocks,
+    # each compiled by itself, are cut finely enough
+    config.optimize_ddp = False
+    # one block's code has variants: frozen or learning input, one size or any, gradients or none; past the limit it would run
+    # as it is written, slowly, for the rest of the run
+    config.recompile_limit = RECOMPILE_LIMIT
     names: dict[str, Any] = globals()
     names["_has_varlen"] = torch.compiler.assume_constant_result(_has_varlen)  # type: ignore[no-untyped-call]
     names["_attend_each"] = torch.compiler.disable(_attend_each)  # type: ignore[no-untyped-call]
@@ -121,6 +131,10 @@ def attend_cached(q_THD: Tensor, k_SKD: Tensor, v_SKD: Tensor, *, window: int | 
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None, is_causal: bool) -> Tensor:
+    if k.shape[1] != q.shape[1] and q.is_cuda and (mask is not None or q.dtype == torch.float32):
+        # of its kernels only FlashAttention shares key heads, and it knows neither masks nor float32; the rest would hold all
+        # scores of a document at once
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     # on a CPU autocast would narrow what the caller has widened on purpose
     with torch.autocast("cpu", enabled=False):
         out = functional.scaled_dot_product_attention(
@@ -141,11 +155,9 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, documents: Documents, window
         options["window_size"] = (-1 if window is None else window - 1, 0)
     else:
         options["is_causal"] = True
-    if q.shape[1] != k.shape[1]:
-        if "enable_gqa" in names:
-            options["enable_gqa"] = True
-        else:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    # the kernel has always shared key heads among query heads; since 2.12 its wrapper wants to be told
+    if q.shape[1] != k.shape[1] and "enable_gqa" in names:
+        options["enable_gqa"] = True
     borders, longest = documents.borders, documents.longest
     out: Tensor = varlen_attn(
         q.contiguous(), k.contiguous(), v.contiguous(), borders, borders, longest, longest, **options

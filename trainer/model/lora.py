@@ -50,6 +50,8 @@ class Adapted(Linear):
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight, base.bias
         self.parts, self.site = tuple(parts), ADAPTERS + site
+        # by themselves: compiled code that reads the whole name of a part, with its layer in it, fits that one layer
+        self.spans = tuple((part.short, part.start, part.stop) for part in parts)
         self.rank, self.scale, self.dropout = lora.rank, lora.alpha / lora.rank, lora.dropout
         device = base.weight.device
         # pairs, not dictionaries, whose keys would be sorted: q comes before k
@@ -72,18 +74,18 @@ class Adapted(Linear):
 
     def a_RC(self) -> Tensor:
         """Return every A, one below the other."""
-        return torch.cat([self.lora_A[part.short] for part in self.parts])
+        return torch.cat([self.lora_A[short] for short, _, _ in self.spans])
 
     def b_OR(self) -> Tensor:
         """Return every B in the rows of its part and the columns of its A; zeros elsewhere."""
         pieces: list[Tensor] = []
         end = 0
-        for part in self.parts:
-            b: Tensor = self.lora_B[part.short]
+        for short, start, stop in self.spans:
+            b: Tensor = self.lora_B[short]
             if len(b) == self.out_features:
                 return b
-            pieces += [b.new_zeros(part.start - end, 0), b]
-            end = part.stop
+            pieces += [b.new_zeros(start - end, 0), b]
+            end = stop
         diagonal: Tensor = torch.block_diag(*pieces, pieces[-1].new_zeros(self.out_features - end, 0))  # type: ignore[no-untyped-call]
         return diagonal
 

@@ -16,8 +16,9 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalised `x`, in its own dtype."""
-        return functional.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+        """Return the normalised `x`, in its own dtype; on CUDA autocast makes it float32."""
+        # the weight as it is: queries and keys come in bfloat16, and to round a weight to it would lose what it learned
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
 
 
 class LayerNorm(nn.Module):
