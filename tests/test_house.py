@@ -1,6 +1,8 @@
 """The rules of the house, read off the source: who may import whom, and what a stage may not touch."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,9 @@ def test_every_make_target_is_in_the_readme():
     ]
     assert len(targets) > 6
     assert [target for target in targets if f"make {target}" not in readme] == []
+
+
+def test_the_benchmark_for_gpus_needs_torch_numpy_and_msgspec_alone():
+    program = "import bench.gpu, sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"pyarrow", "polars", "numba", "tokenizers", "transformers"} & set(done.stdout.split())

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from trainer.data.packs import Packs
 from trainer.model.decoder import Decoder
+
+if TYPE_CHECKING:  # which reads Arrow, and nothing here does
+    from trainer.data.packs import Packs
 
 FORWARD, BACK_TO_INPUT, BACK_TO_WEIGHT = 2, 2, 2
 """Operations per weight and token: a multiplication and an addition forward, and for each gradient that is needed."""
@@ -38,7 +41,7 @@ class Work:
         """Return the operations of so many tokens, trained rows and pairs."""
         return self.per_token * n_tokens + self.per_row * n_rows + self.per_pair * n_pairs
 
-    def of_packs(self, packs: Packs, chosen: Sequence[int] | npt.NDArray[np.int64]) -> float:
+    def of_packs(self, packs: "Packs", chosen: Sequence[int] | npt.NDArray[np.int64]) -> float:
         """Return the operations of a step that trains the packs `chosen`."""
         tokens, chosen = float(packs.n_tokens[chosen].sum()), np.asarray(chosen, dtype=np.int64)
         window = packs.longest if self.window is None else self.window
