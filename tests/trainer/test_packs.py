@@ -184,6 +184,21 @@ def test_a_bit_that_flips_while_training_is_found_and_the_pack_is_named(
             read()
 
 
+@pytest.mark.parametrize("left", [0, 4096])
+def test_a_file_that_is_cut_while_training_is_named_and_no_signal_ends_it(left: int, run: Path) -> None:
+    packs = Packs(run / "pack", split_files(read_manifest(run), "train"))
+    path, other = run / "pack" / "kept" / "train" / "00000.arrow", run / "pack" / "kept" / "train" / "00001.arrow"
+    with path.open("r+b") as file:
+        file.truncate(left)
+    with pytest.raises(DataError, match=rf"00000.arrow: row 10: .* bytes when training began, and now {left:,}"):
+        packs.read([10], vocab_size=400)
+    before = packs.tokens(22)[0].tolist()
+    other.unlink()  # what is mapped stays
+    assert packs.tokens(22)[0].tolist() == before
+    other.write_bytes(b"built anew")
+    assert packs.tokens(22)[0].tolist() == before
+
+
 def test_the_checksum_of_a_pack_is_what_its_documentation_says(tmp_path: Path, write_shard: WriteShard) -> None:
     file = write_shard(tmp_path, "kept/train/00000.arrow", [ROW | {"loss_weights": [0.0, 0.5, 2.0, 0.0, 1.0]}])
     counts = struct.pack("<6qd", 2, 5, 5, 5, 2, 3, 3.0)

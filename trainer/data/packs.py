@@ -59,6 +59,7 @@ class Packs:
     def __init__(self, stage: Path, files: Sequence[FileRecord]) -> None:
         self._paths = [stage / file.path for file in files]
         tables = [_open(path, file) for path, file in zip(self._paths, files, strict=True)]
+        self._mapped = [(path.stat().st_ino, file.bytes) for path, file in zip(self._paths, files, strict=True)]
         columns = {name: _column(tables, name) for name in SUMMARY}
         self._file_starts = np.cumsum([0, *(table.num_rows for table in tables)])
         for path, file, first, last in zip(
@@ -84,6 +85,7 @@ class Packs:
     def row(self, pack: int) -> PackedRow:
         """Return what a pack holds, a copy. Raises DataError, naming it and its conversations, if a bit of it has changed."""
         batch = int(np.searchsorted(self._batch_starts, pack, side="right")) - 1
+        self._require_whole(pack)
         try:
             row = self._batches[batch][pack - int(self._batch_starts[batch])].copied()
         except IndexError:  # an offset that leads nowhere
@@ -151,13 +153,27 @@ class Packs:
         if wrong:
             raise DataError(f"{self._where(pack, row.names())}: {wrong}; {REBUILD}")
 
+    def _require_whole(self, pack: int) -> None:
+        """Raise DataError where the file that is mapped has been cut since: to read behind its end would end the process."""
+        file = self._file_of(pack)
+        inode, size = self._mapped[file]
+        try:
+            found = self._paths[file].stat()
+        except OSError:  # it is gone under this name; what is mapped stays
+            return
+        if found.st_ino == inode and found.st_size < size:
+            self._raise_damaged(pack, f"its file had {size:,} bytes when training began, and now {found.st_size:,}", ())
+
+    def _file_of(self, pack: int) -> int:
+        return int(np.searchsorted(self._file_starts, pack, side="right")) - 1
+
     def _raise_damaged(self, pack: int, wrong: str, names: Sequence[str]) -> NoReturn:
         raise DataError(
             f"{self._where(pack, names)}: the pack is damaged: {wrong}. Nothing of it was trained; {REBUILD}"
         )
 
     def _where(self, pack: int, names: Sequence[str]) -> str:
-        file = int(np.searchsorted(self._file_starts, pack, side="right")) - 1
+        file = self._file_of(pack)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         said = f" ({', '.join(names[:NAMED])}{more})" if names else ""
         return f"{self._paths[file]}: row {pack - int(self._file_starts[file])}{said}"
