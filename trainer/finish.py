@@ -44,6 +44,8 @@ def finish(job: Job, inputs: Inputs, start: Start, state: State, precision: Prec
     weights_of = _take_best(job, state, model, reporter)
     if not job.train.export_unless_stopping:
         require_stops(job, inputs, model, precision, reporter)
+    # wide, and merged, it could be too large for the GPU on which it was narrow
+    model.to("cpu")
     widen(model, start.narrowed)
     files = _write(job, inputs, start, reporter)
     with storing(job.results):
