@@ -36,6 +36,24 @@ def test_links_between_the_documents_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_every_page_is_linked_from_another():
+    text = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for page in (ROOT / "docs").glob("*.md"):
+        assert any(
+            f"{page.name})" in text[other] or f"{page.name}#" in text[other] for other in PAGES if other != page
+        ), page
+
+
+def test_the_table_of_the_trainer_names_each_of_its_modules():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text[text.index("## The trainer") : text.index("## Adding a stage")]
+    named = {word for words in re.findall(r"`([^`]+)`", table) for word in re.split(r"[/{},]+", words)}
+    home = ROOT / "trainer"
+    modules = {path.stem for path in (*home.glob("*.py"), *home.glob("data/*.py")) if not path.stem.startswith("__")}
+    assert modules - named == set()
+    assert {path.name for path in home.iterdir() if (path / "__init__.py").exists()} <= named
+
+
 def test_the_python_of_the_readme_runs_as_written(tmp_path, monkeypatch):
     """Against a run of the bundled sample, in a directory laid out as the project's."""
     from pipeline.config import load_config
