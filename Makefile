@@ -3,7 +3,8 @@
 CONFIG ?= configs/tiny.toml
 PYTHON ?= python3
 # Files of tests are shared out among processes: one per core, four at most, for each compiles kernels of its own at first.
-PYTEST = .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# In the order of their names: sorted by how many tests they hold, the few long ones would come last and leave cores idle.
+PYTEST = .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 run = $(if $(RUN),--run '$(RUN)')
 
 .PHONY: help data train test test-slow check look funnel chat generate bench bench-train clean
