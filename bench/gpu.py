@@ -1,10 +1,11 @@
 """Measure training on one GPU, in one command: what the device can do at best, and how much of it a training step does.
 
-    python -m bench.gpu [--only matmul attention loss full lora peer] [--out FILE.json] [--smoke]
+    python -m bench.gpu [--only matmul attention loss full lora peer] [--minutes 9] [--out FILE.json] [--smoke]
 
 matmul     bfloat16 products at the shapes of TinyLlama 1.1B, on random data: the ceiling that shares are taken of
-attention  kernels for packed documents (varlen, its cuDNN branch, FlexAttention, one SDPA call per document), at document
-           lengths around 350 and of the whole pack: forward and backward, checked against float32 SDPA, gradients too
+attention  kernels for packed documents (varlen, also without the empty documents that training adds, its cuDNN branch,
+           FlexAttention, one SDPA call per document), at document lengths around 350 and of the whole pack: forward and
+           backward, checked against float32 SDPA, gradients too
 loss       supervised rows in chunks against full logits
 full       TinyLlama 1.1B, all weights learning, packs of 2,048 and 4,096, 16k to 64k tokens a micro-batch
 lora       Llama 3.1 8B with random bfloat16 weights and adapters of rank 16 on every matrix of its blocks
@@ -13,7 +14,8 @@ peer       the same steps of TinyLlama by transformers with a plain loop, by eac
 
 Tokens are random and documents are as long as conversations are; no data, no network and no file of a model is needed,
 and of packages only torch, numpy and msgspec (transformers for `peer`). --smoke does all of it at toy sizes on a CPU, to
-see that it runs. Useful work is what trainer.report.flops counts: recomputation is not.
+see that it runs. Useful work is what trainer.report.flops counts: recomputation is not. Each part has a share of the minutes,
+which passes on what it does not need; what does not fit any more is named and left out.
 """
 
 import argparse
@@ -78,9 +80,11 @@ TOY = Model(
 )
 VOCABULARY = {"full": 32_000, "lora": 128_256, "toy": 512}
 MEAN_DOCUMENT = 350
-CUDNN = "varlen, cuDNN"
+CUDNN, FLEX = "varlen, cuDNN", "FlexAttention"
 SUPERVISED = 0.5
 """Share of tokens that are trained."""
+COMPILING, PLAIN = 50.0, 15.0
+"""Seconds that a measurement may need, with compiled code and without; it is not begun where less is left."""
 
 
 class Bench:
@@ -88,6 +92,8 @@ class Bench:
 
     def __init__(self, *, smoke: bool) -> None:
         self.smoke = smoke
+        self.until = math.inf
+        """When the part that runs should have ended, by time.monotonic."""
         self.device = torch.device("cuda" if torch.cuda.is_available() and not smoke else "cpu")
         self.dtype = torch.bfloat16
         self.found: dict[str, Any] = {}
@@ -95,6 +101,14 @@ class Bench:
 
     def say(self, text: str) -> None:
         print(text, flush=True)
+
+    def has_time(self, part: str, key: str, *, seconds: float) -> bool:
+        """Tell whether a measurement can still be begun; if not, say so."""
+        if time.monotonic() + seconds <= self.until:
+            return True
+        self.say(f"{key}: left out, no time")
+        self.found.setdefault(part, {})[key] = {"error": "no time"}
+        return False
 
     def timed(self, do: Callable[[], object], *, repeat: int = 10) -> float:
         """Return the median seconds of `do`, after two runs that are not counted."""
@@ -161,6 +175,8 @@ def attention_backends(bench: Bench) -> None:
         pairs = sum(length * (length + 1) // 2 for length in lengths)
         for name, kernel in kernels(bench, lengths).items():
             key = f"{name}, documents of {mean}"
+            if not bench.has_time("attention", key, seconds=COMPILING if name == FLEX else PLAIN):
+                continue
             try:
                 with cudnn_branch(is_wanted=name == CUDNN):
                     for x in leaves:
@@ -193,7 +209,13 @@ def kernels(bench: Bench, lengths: list[int]) -> dict[str, Callable[..., Tensor]
         "SDPA per document": lambda q, k, v: torch.cat([each(*qkv) for qkv in split((q, k, v), lengths)]),
     }
     if bench.device.type == "cuda":
-        found |= {CUDNN: found["as trained"], "FlexAttention": flex(lengths, bench.device)}
+        starts = torch.tensor([0, *lengths], device=bench.device).cumsum(0).to(torch.int32)
+        exact = Documents(tuple(lengths), max(lengths), starts)
+        found |= {
+            "varlen, no empty documents": lambda q, k, v: attend(q, k, v, exact, window=None),
+            CUDNN: found["as trained"],
+            FLEX: flex(lengths, bench.device),
+        }
     return found
 
 
@@ -219,17 +241,18 @@ def flex(lengths: list[int], device: torch.device) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     document = torch.repeat_interleave(torch.arange(len(lengths), device=device), torch.tensor(lengths, device=device))
+    made: list[Any] = []
 
     def seen(_b: Tensor, _h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return (document[q] == document[k]) & (q >= k)
 
-    n = len(document)
-    mask = create_block_mask(seen, None, None, n, n, device=device, _compile=True)
     compiled = torch.compile(flex_attention, dynamic=False)
 
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if not made:  # not before it is its turn: if it fails, it fails alone
+            made.append(create_block_mask(seen, None, None, len(document), len(document), device=device, _compile=True))
         q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
-        out: Tensor = compiled(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+        out: Tensor = compiled(q, k, v, block_mask=made[0], enable_gqa=q.shape[1] != k.shape[1])
         return out[0].transpose(0, 1)
 
     return run
@@ -295,6 +318,32 @@ def random_batch(n_tokens: int, pack: int, vocabulary: int) -> Batch:
 def train(bench: Bench, name: str, sizes: Model, *, lora: Lora, pack: int, n_tokens: int, **switches: bool) -> None:
     """Time whole steps: forward, backward, clipping and the update, one micro-batch each."""
     vocabulary = VOCABULARY["toy" if bench.smoke else name]
+    switched = ", ".join(word for word, is_on in switches.items() if is_on) or "plain"
+    key = f"{name}: packs of {pack}, {n_tokens} tokens, {switched}"
+    if not bench.has_time(name, key, seconds=COMPILING if switches.get("compile") else PLAIN):
+        return
+    try:
+        steps(bench, name, key, sizes, lora=lora, pack=pack, n_tokens=n_tokens, vocabulary=vocabulary, **switches)
+    except torch.OutOfMemoryError:
+        bench.say(f"{key}: out of memory")
+        bench.found.setdefault(name, {})[key] = {"error": "out of memory"}
+
+
+def steps(
+    bench: Bench,
+    name: str,
+    key: str,
+    sizes: Model,
+    *,
+    lora: Lora,
+    pack: int,
+    n_tokens: int,
+    vocabulary: int,
+    **switches: bool,
+) -> None:
+    if switches.get("compile"):
+        # a run has code for its own size; without this the next size would be measured in code that fits any
+        torch.compiler.reset()
     if bench.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -324,15 +373,8 @@ def train(bench: Bench, name: str, sizes: Model, *, lora: Lora, pack: int, n_tok
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    switched = ", ".join(word for word, is_on in switches.items() if is_on) or "plain"
-    key = f"{name}: packs of {pack}, {n_tokens} tokens, {switched}"
     before = time.perf_counter()
-    try:
-        seconds = bench.timed(step, repeat=8)
-    except torch.OutOfMemoryError:
-        bench.say(f"{key}: out of memory")
-        bench.found.setdefault(name, {})[key] = {"error": "out of memory"}
-        return
+    seconds = bench.timed(step, repeat=8)
     pairs = sum(length * (length + 1) // 2 for length in batch.lengths)
     useful = work.of(n_tokens=n_tokens, n_rows=len(batch.rows_S), n_pairs=pairs)
     memory = torch.cuda.max_memory_allocated() if bench.device.type == "cuda" else 0
@@ -351,38 +393,32 @@ def train(bench: Bench, name: str, sizes: Model, *, lora: Lora, pack: int, n_tok
 
 
 def full(bench: Bench) -> None:
-    sizes = TOY if bench.smoke else TINYLLAMA
-    for pack in (128,) if bench.smoke else (2048, 4096):
-        for n_tokens in (256,) if bench.smoke else (16_384, 32_768, 65_536):
-            train(bench, "full", sizes, lora=Lora(), pack=pack, n_tokens=n_tokens, compile=not bench.smoke)
-    n_tokens, pack = (256, 128) if bench.smoke else (16_384, 2048)
+    """Measure what matters most first: the time may end before the list."""
+    sizes, compiled = (TOY, False) if bench.smoke else (TINYLLAMA, True)
+    cases = ((2048, 16_384), (2048, 32_768), (4096, 32_768), (2048, 65_536), (4096, 65_536), (4096, 16_384))
+    for pack, n_tokens in ((128, 256),) if bench.smoke else cases:
+        train(bench, "full", sizes, lora=Lora(), pack=pack, n_tokens=n_tokens, compile=compiled)
+    pack, n_tokens = (128, 256) if bench.smoke else (2048, 16_384)
     train(bench, "full", sizes, lora=Lora(), pack=pack, n_tokens=n_tokens)
     train(
-        bench,
-        "full",
-        sizes,
-        lora=Lora(),
-        pack=pack,
-        n_tokens=n_tokens,
-        compile=not bench.smoke,
-        gradient_checkpointing=True,
+        bench, "full", sizes, lora=Lora(), pack=pack, n_tokens=n_tokens, compile=compiled, gradient_checkpointing=True
     )
 
 
 def lora(bench: Bench) -> None:
-    sizes = TOY if bench.smoke else LLAMA_8B
-    for n_tokens in (256,) if bench.smoke else (8192, 16_384, 32_768):
-        for checkpointing in (False, True):
-            train(
-                bench,
-                "lora",
-                sizes,
-                lora=Lora(rank=16),
-                pack=128 if bench.smoke else 2048,
-                n_tokens=n_tokens,
-                compile=not bench.smoke,
-                gradient_checkpointing=checkpointing,
-            )
+    sizes, pack, compiled = (TOY, 128, False) if bench.smoke else (LLAMA_8B, 2048, True)
+    cases = ((8192, False), (16_384, False), (16_384, True), (32_768, True), (8192, True))
+    for n_tokens, checkpointing in ((256, False), (256, True)) if bench.smoke else cases:
+        train(
+            bench,
+            "lora",
+            sizes,
+            lora=Lora(rank=16),
+            pack=pack,
+            n_tokens=n_tokens,
+            compile=compiled,
+            gradient_checkpointing=checkpointing,
+        )
 
 
 def peer(bench: Bench) -> None:
@@ -406,6 +442,8 @@ def peer(bench: Bench) -> None:
     labels = torch.full((n_tokens,), -100, device=bench.device)
     labels[batch.rows_S + 1] = batch.targets_S
     for kind in ("sdpa", "flash_attention_2", "flex_attention"):
+        if not bench.has_time("peer", kind, seconds=COMPILING):
+            continue
         try:
             with torch.device(bench.device):
                 config._attn_implementation = kind
@@ -440,11 +478,16 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "lora": lora,
     "peer": peer,
 }
+SHARES = {"matmul": 1, "attention": 4, "loss": 1, "full": 8, "lora": 6, "peer": 3}
+"""Of the minutes."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument(
+        "--minutes", type=float, default=9.0, help="after them nothing new is begun (default: %(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="write what was found as JSON, after each part")
     parser.add_argument("--smoke", action="store_true", help="toy sizes on a CPU: only shows that it runs")
     options = parser.parse_args()
@@ -454,7 +497,10 @@ def main() -> None:
     name = torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU"
     bench.found |= {"date": datetime.now(UTC).date().isoformat(), "device": name, "torch": torch.__version__}
     bench.say(f"{name}, torch {torch.__version__}, {bench.found['date']}")
-    for part in options.only:
+    ends = time.monotonic() + 60 * options.minutes
+    for i, part in enumerate(options.only):
+        share = SHARES[part] / sum(SHARES[other] for other in options.only[i:])
+        bench.until = time.monotonic() + share * (ends - time.monotonic())
         try:
             PARTS[part](bench)
         except Exception:  # noqa: BLE001 - the parts after it are worth having
