@@ -32,15 +32,17 @@ def inverse_frequencies(architecture: Architecture) -> Tensor:
 
 
 def rotation(frequencies: Tensor, positions_T: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of the angles at `positions_T`, each [T, 1, head_dim], computed in float32 or wider."""
+    """Return cosines and sines of the angles at `positions_T`, each [T, 1, head_dim], computed in float32 or wider.
+
+    The first half of the sines is negative, as `rotate` wants them.
+    """
     wide = torch.promote_types(frequencies.dtype, dtype)
     angles = positions_T[:, None].to(wide) * frequencies.to(wide)
-    angles = torch.cat((angles, angles), dim=-1)[:, None]
-    return angles.cos().to(dtype), angles.sin().to(dtype)
+    cosines, sines = angles.cos().to(dtype), angles.sin().to(dtype)
+    return torch.cat((cosines, cosines), dim=-1)[:, None], torch.cat((-sines, sines), dim=-1)[:, None]
 
 
 def rotate(x_THD: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn each pair of channels (i, i + head_dim / 2) of `x_THD` by its angle."""
-    half = x_THD.shape[-1] // 2
-    turned = torch.cat((-x_THD[..., half:], x_THD[..., :half]), dim=-1)
-    return x_THD * cosines + turned * sines
+    # halves that change places in one copy: slices would each be filled up with zeros in the backward pass
+    return x_THD * cosines + x_THD.roll(x_THD.shape[-1] // 2, dims=-1) * sines
