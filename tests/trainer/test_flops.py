@@ -15,8 +15,9 @@ from trainer.report.flops import Work, count_pairs, count_work
 from trainer.report.meter import Window, Yardstick, peak_resident
 from trainer.report.peak import TERA, by_data_sheet, measured
 
-LENGTHS = (17, 40, 7)
-N_ROWS = 21
+LENGTHS = (17, 40, 37)
+N_ROWS = 64
+"""What it would be made a multiple of: the rows that only fill up are not useful."""
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 
@@ -77,12 +78,18 @@ def test_weights_that_do_not_learn_cost_what_torch_counts(parts: tuple[str, ...]
 def test_a_frozen_block_below_all_that_learns_is_only_run_forward() -> None:
     model = tiny(tie_word_embeddings=False)
     per_block = sum(weight.numel() for weight in model.layers[0].parameters() if weight.dim() == 2)
-    assert count_work(learn_only(model, "layers.1.")).per_token == (2 + 6) * per_block
-    assert count_work(learn_only(model, "layers.0.input_layernorm")).per_token == (4 + 4) * per_block
-    assert count_work(learn_only(model, "lm_head")).per_token == (2 + 2) * per_block
-    assert count_work(learn_only(model, "lm_head")).per_row == 4 * 101 * 32
-    assert count_work(learn_only(model, "embed_tokens")).per_row == 4 * 101 * 32
-    assert count_work(model.requires_grad_(True)).per_token == (6 + 6) * per_block
+    qkv = model.get_parameter("layers.0.self_attn.qkv_proj.weight").numel()
+    rest, head = per_block - qkv, 101 * 32  # of the last block the rest, like the head, is needed on trained rows alone
+
+    def per_token_and_row(*parts: str) -> tuple[float, float]:
+        work = count_work(learn_only(model, *parts))
+        return work.per_token, work.per_row
+
+    assert per_token_and_row("layers.1.") == (2 * per_block + 6 * qkv, 6 * rest + 4 * head)
+    assert per_token_and_row("layers.0.input_layernorm") == (4 * per_block + 4 * qkv, 4 * rest + 4 * head)
+    assert per_token_and_row("lm_head") == (2 * per_block + 2 * qkv, 2 * rest + 4 * head)
+    assert per_token_and_row("embed_tokens") == (4 * per_block + 4 * qkv, 4 * rest + 4 * head)
+    assert per_token_and_row("") == (6 * per_block + 6 * qkv, 6 * rest + 6 * head)
 
 
 @pytest.mark.parametrize("parts", [("",), ("layers.1.",), ("lm_head",)])
@@ -95,15 +102,17 @@ def test_attention_counts_the_causal_half_of_the_squares_that_torch_counts(parts
 def test_adapters_learn_and_what_they_stand_beside_does_not() -> None:
     """6 operations per weight that learns and 4 per frozen one; the adapters of the head count on trained rows, as it does."""
     model = tiny(tie_word_embeddings=False).requires_grad_(False)
-    frozen = count_work(model).per_token / 2
+    before = count_work(model)
     adapt(model, Lora(rank=3, targets=("all-linear", "lm_head")), seed=0)
     adapters = {name: p.numel() for name, p in model.named_parameters() if "lora_" in name}
     assert all(model.get_parameter(name).requires_grad for name in adapters)
     of_head = sum(n for name, n in adapters.items() if name.startswith("lm_head"))
     assert of_head == 3 * (32 + 101)
+    # what follows the last attention counts on trained rows, too
+    of_end = sum(n for name, n in adapters.items() if name.startswith("layers.1.") and "qkv_proj" not in name)
     work = count_work(model)
-    assert work.per_token == 4 * frozen + 6 * (sum(adapters.values()) - of_head)
-    assert work.per_row == 4 * 32 * 101 + 6 * of_head
+    assert work.per_token == 2 * before.per_token + 6 * (sum(adapters.values()) - of_head - of_end)
+    assert work.per_row == 2 * before.per_row + 6 * (of_head + of_end)
 
 
 def test_a_window_leaves_a_band() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from schemas.models import Model, RopeScaling
 from trainer.errors import ModelError
+from trainer.model import dropout
 from trainer.model.architecture import check_length, new_architecture, read_architecture
 from trainer.model.decoder import Cache, Decoder, initialise, untie
 from trainer.model.weights import load_pretrained
@@ -77,6 +78,27 @@ def test_packed_logits_equal_transformers_one_document_at_a_time(name: str, tmp_
         difference = (model.logits(ids, LENGTHS) - reference_logits(reference, ids, LENGTHS)).abs().max()
     assert difference <= 1e-5
     assert notices == []
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral, window of 8", "gpt2"])
+def test_the_end_of_the_last_block_is_computed_for_wanted_rows_alone_and_drops_what_it_would(
+    name: str, tmp_path: Path
+) -> None:
+    reference_model(name).save_pretrained(tmp_path)
+    model = load_pretrained(tmp_path, vocab_size=97)[0].double()
+    model.dropout = 0.3
+    n_tokens = sum(LENGTHS)
+    seen: list[int] = []
+    for block in model.layers:
+        block.get_submodule("mlp").register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    ids, positions = torch.arange(n_tokens) % 97, torch.cat([torch.arange(n) for n in LENGTHS])
+    keys = torch.from_numpy(dropout.keys(seed=1, step=2, packs=[3], sizes=[n_tokens]))
+    for rows in (torch.tensor([0, 36, 37, 80, 131]), torch.tensor([], dtype=torch.int64)):
+        whole = model.hidden(ids, positions, LENGTHS, dropout_keys_T=keys)
+        some = model.hidden(ids, positions, LENGTHS, dropout_keys_T=keys, rows_S=rows)
+        assert torch.allclose(some, whole[rows], rtol=1e-12, atol=1e-12)
+        assert seen[2:] == [n_tokens, len(rows)]
+        seen.clear()
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])

@@ -34,9 +34,15 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(a.head_dim, a.rms_norm_eps) if a.qk_norm else None
 
     def forward(
-        self, x_TC: Tensor, turn: Turn | None, documents: Documents, cache: Cache | None, keys_T: Tensor | None
+        self,
+        x_TC: Tensor,
+        turn: Turn | None,
+        documents: Documents,
+        cache: Cache | None,
+        keys_T: Tensor | None,
+        rows_S: Tensor | None,
     ) -> Tensor:
-        """Return what each token gathers from its document, [T, C]."""
+        """Return what each token gathers from its document, [T, C]; of `rows_S` alone, [S, C], where they are given."""
         qkv = self.qkv_proj(x_TC, keys_T).view(-1, self.n_q + 2 * self.n_kv, self.head_dim)
         if qkv.device.type == "cpu" and qkv.dtype == torch.bfloat16:
             # the CPU's bfloat16 attention has a backward pass three times slower than float32's
@@ -53,7 +59,9 @@ class Attention(nn.Module):
             out = attend(q, k, v, documents, window=self.window)
         else:
             out = cache.attend(self.layer, q, k, v, documents.lengths, window=self.window)
-        mixed: Tensor = self.o_proj(out.reshape(len(x_TC), -1), keys_T)
+        mixed: Tensor = self.o_proj(
+            _at(rows_S, out.reshape(len(x_TC), -1)), None if keys_T is None else _at(rows_S, keys_T)
+        )
         return mixed
 
 
@@ -75,9 +83,19 @@ class Block(nn.Module):
         cache: Cache | None = None,
         keys_T: Tensor | None = None,
         dropout: float = 0.0,
+        rows_S: Tensor | None = None,
     ) -> Tensor:
-        """Return the residual stream after this block, [T, C]; with `keys_T` a share of `dropout` of each branch is left out."""
-        attended = self.self_attn(self.input_layernorm(x_TC), turn, documents, cache, keys_T)
+        """Return the residual stream after this block, [T, C]; with `keys_T` a share of `dropout` of each branch is left out.
+
+        With `rows_S` all that follows attention is done for these tokens alone, and theirs is returned, [S, C].
+        """
+        attended = self.self_attn(self.input_layernorm(x_TC), turn, documents, cache, keys_T, rows_S)
+        x_TC, keys_T = _at(rows_S, x_TC), None if keys_T is None else _at(rows_S, keys_T)
         x_TC = x_TC + drop(attended, keys_T, BRANCH_OF_ATTENTION, dropout)
         thought = self.mlp(self.post_attention_layernorm(x_TC), keys_T)
         return x_TC + drop(thought, keys_T, BRANCH_OF_FEED_FORWARD, dropout)
+
+
+def _at(rows_S: Tensor | None, of_T: Tensor) -> Tensor:
+    """Return `of_T` at `rows_S` alone, or whole where there are none."""
+    return of_T if rows_S is None else of_T.index_select(0, rows_S)

@@ -6,7 +6,8 @@ Shapes: T tokens of a batch, C hidden, S supervised rows, V vocabulary.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import msgspec
 import torch
@@ -24,6 +25,9 @@ from trainer.model.dropout import EMBEDDING, drop, keys_of_layer
 from trainer.model.linear import Linear
 from trainer.model.norms import make_norm
 from trainer.model.rope import inverse_frequencies, rotation
+
+ROWS: Final = 64
+"""Trained rows are computed in multiples of so many, for a CPU prepares a bfloat16 product anew for each size it has not seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +100,11 @@ class Decoder(nn.Module):
         cache: Cache | None = None,
         *,
         dropout_keys_T: Tensor | None = None,
+        rows_S: Tensor | None = None,
     ) -> Tensor:
-        """Return the normalised states after the last block, [T, C]; `lengths` are those of the documents.
+        """Return the normalised states after the last block, [T, C], or [S, C], those of the tokens at `rows_S` alone.
+
+        `lengths` are those of the documents.
 
         Raises ModelError for a document that is longer than the positions which the model has learned.
         """
@@ -109,7 +116,11 @@ class Decoder(nn.Module):
         documents = Documents.of(lengths, torch.device("cpu") if cache is not None else x_TC.device)
         for i, block in enumerate(self.layers):
             own_T = None if keys_T is None else keys_of_layer(keys_T, i)
-            x_TC = self._through(block, x_TC, turn, documents, cache, own_T)
+            # what follows the last attention, no other token sees; compiled code would be that of one number of rows
+            is_last = i == len(self.layers) - 1 and block._compiled_call_impl is None
+            x_TC = self._through(block, x_TC, turn, documents, cache, own_T, rows_S if is_last else None)
+        if rows_S is not None and not is_last:
+            x_TC = x_TC.index_select(0, rows_S)
         out: Tensor = self.norm(x_TC)
         return out
 
@@ -121,8 +132,9 @@ class Decoder(nn.Module):
         documents: Documents,
         cache: Cache | None,
         keys_T: Tensor | None,
+        rows_S: Tensor | None,
     ) -> Tensor:
-        inputs = (x_TC, turn, documents, cache, keys_T, self.dropout)
+        inputs = (x_TC, turn, documents, cache, keys_T, self.dropout, rows_S)
         if cache is not None:
             out: Tensor = block.forward(*inputs)  # not as compiled: every token read on has a shape of its own
         elif self.gradient_checkpointing and torch.is_grad_enabled():
@@ -158,6 +170,7 @@ class Decoder(nn.Module):
 
     def forward(self, batch: Batch, z_loss: float = 0.0) -> Loss:
         """Return the weighted sums over the supervised rows of `batch` that trainer.loss.cross_entropy describes."""
+        batch = _evened(batch)
         hidden_SC = self._supervised(batch)
         low_rank = self._low_rank(hidden_SC, batch)
         return cross_entropy(
@@ -167,8 +180,9 @@ class Decoder(nn.Module):
     @torch.no_grad()
     def row_losses(self, batch: Batch) -> Tensor:
         """Return the cross-entropy of every supervised row of `batch`, unweighted, [S]; for measuring, without gradient."""
+        n, batch = len(batch.rows_S), _evened(batch)
         hidden_SC = self._supervised(batch)
-        return row_losses(hidden_SC, self.head_VC, batch.targets_S, self._low_rank(hidden_SC, batch))
+        return row_losses(hidden_SC, self.head_VC, batch.targets_S, self._low_rank(hidden_SC, batch))[:n]
 
     def _low_rank(self, hidden_SC: Tensor, batch: Batch) -> LowRank | None:
         """Return what the head's adapter, if it has one, adds to the logits of the supervised rows, as two factors."""
@@ -178,15 +192,31 @@ class Decoder(nn.Module):
         return self.lm_head.low_rank(hidden_SC, None if keys_T is None else keys_T.index_select(0, batch.rows_S))
 
     def _supervised(self, batch: Batch) -> Tensor:
-        hidden_TC = self.hidden(
-            batch.input_ids_T, batch.positions_T, batch.lengths, dropout_keys_T=batch.dropout_keys_T
+        return self.hidden(
+            batch.input_ids_T,
+            batch.positions_T,
+            batch.lengths,
+            dropout_keys_T=batch.dropout_keys_T,
+            rows_S=batch.rows_S,
         )
-        return hidden_TC.index_select(0, batch.rows_S)
 
     def logits(self, input_ids_T: Tensor, lengths: Sequence[int]) -> Tensor:
         """Return the logits of every token, [T, V]; for looking and for tests, never for training."""
         positions_T = torch.cat([torch.arange(n, device=input_ids_T.device) for n in lengths])
         return self.head(self.hidden(input_ids_T, positions_T, lengths))
+
+
+def _evened(batch: Batch) -> Batch:
+    """Return `batch` with its last row repeated, without weight, until there are a multiple of ROWS."""
+    n_more = -len(batch.rows_S) % ROWS
+    if not n_more:
+        return batch
+    return replace(
+        batch,
+        rows_S=torch.cat((batch.rows_S, batch.rows_S[-1:].expand(n_more))),
+        targets_S=torch.cat((batch.targets_S, batch.targets_S[-1:].expand(n_more))),
+        weights_S=functional.pad(batch.weights_S, (0, n_more)),
+    )
 
 
 def untie(model: Decoder) -> None:

@@ -20,18 +20,18 @@ FORWARD, BACK_TO_INPUT, BACK_TO_WEIGHT = 2, 2, 2
 class Work:
     """Operations that one forward and backward pass cannot do without, as a linear function of three counts.
 
-    A matrix of N weights costs 2N per token forward, 2N for the gradient of its input and 2N for its own (Kaplan et al.
-    2020; Chowdhery et al. 2022, PaLM, appendix B): 6N where it learns, 4N where it is frozen and something before it learns,
-    2N where nothing at or below it does. Adapters are matrices that learn. The head counts on trained rows only. A token and
-    one that it sees cost 4 · (query heads · head width) per block forward, products with keys and with values, and twice that
-    backward; PaLM counts the whole square of a document, here it is the half that causal attention needs, or the band of a
-    sliding window. Looking up embeddings is free, norms, biases, activations and the optimizer are not counted. What gradient
-    checkpointing computes again is not useful.
+    A matrix of N weights costs 2N per token forward, 2N for the gradient of its input and 2N for its own (Kaplan et al. 2020;
+    Chowdhery et al. 2022, PaLM, appendix B): 6N where it learns, 4N where it is frozen and something before it learns, 2N
+    where nothing at or below it does. Adapters are matrices that learn. The head counts on trained rows only, and so does all
+    of the last block that follows its attention. A token and one that it sees cost 4 · (query heads · head width) per block
+    forward, products with keys and with values, and twice that backward; PaLM counts the whole square of a document, here it
+    is the half that causal attention needs, or the band of a sliding window. Looking up embeddings is free, norms, biases,
+    activations and the optimizer are not counted. What gradient checkpointing computes again is not useful.
     """
 
     per_token: float
     per_row: float
-    """Per trained row, for the head."""
+    """Per trained row, for the head and the end of the last block."""
     per_pair: float
     """Per pair of a token and one that it sees, itself included."""
     window: int | None = None
@@ -70,9 +70,14 @@ def count_work(model: Decoder) -> Work:
     heads = a.num_attention_heads * a.head_dim
     for i, block in enumerate(model.layers):
         is_reached |= any(learns[f"layers.{i}.{name}"] for name, _ in block.named_parameters())
-        for weight in block.parameters():
-            if weight.dim() == 2:
-                per_token += _per_weight(is_reached, weight.requires_grad) * weight.numel()
+        for name, weight in block.named_parameters():
+            if weight.dim() != 2:
+                continue
+            work = _per_weight(is_reached, weight.requires_grad) * weight.numel()
+            if i == len(model.layers) - 1 and "qkv_proj" not in name:
+                per_row += work
+            else:
+                per_token += work
         per_pair += heads * (4 + 8 * is_reached)
     is_reached |= any(is_on for name, is_on in learns.items() if name.startswith("norm."))
     if model.lm_head is None:
