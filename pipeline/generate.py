@@ -19,6 +19,7 @@ from pipeline.kernel_cache import use_kernel_cache
 from pipeline.predictions import Predictions
 from pipeline.prompts import Prompt, Record, count_records, encode_prompts, read_records, scan_inputs
 from pipeline.served import Served, find_served
+from pipeline.source import Chunk
 from schemas.answers import Answered, Ask, Opening, Ready, Refused
 from schemas.errors import GateError
 from schemas.settings import ConfigError
@@ -50,8 +51,7 @@ def generate(
     with tempfile.TemporaryDirectory(prefix="chatloom-") as spool, Answerer(served.directory, opening) as answerer:
         chunks = scan_inputs(inputs, Path(spool))
         total = min(count_records(chunks), limit if limit is not None else sys.maxsize)
-        if output.is_dir():
-            raise ConfigError(f"{output}: is a directory; give the name of a file for --output")
+        _check_output(output, chunks)
         if fresh:
             output.unlink(missing_ok=True)
         predictions = Predictions(output, served.identity())
@@ -69,6 +69,23 @@ def generate(
             predictions.close()
         predictions.put_in_order(work.ids)
     return _summary(console, work, output)
+
+
+def _check_output(output: Path, chunks: Sequence[Chunk]) -> None:
+    """Raise ConfigError where predictions cannot go to `output`, before --fresh removes what is there."""
+    if output.is_dir():
+        raise ConfigError(f"{output}: is a directory; give the name of a file for --output")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output}: there is no directory {output.parent}; make it, or name another file (--output)")
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise ConfigError(f"{output}: is no regular file, so it could not be continued; name another one (--output)")
+    for path in dict.fromkeys(chunk.path for chunk in chunks):
+        if Path(path).exists() and output.samefile(path):
+            raise ConfigError(
+                f"{output}: is an input; the predictions would take its place. Name another file (--output)"
+            )
 
 
 def _summary(console: Console, work: "_Work", output: Path) -> int:

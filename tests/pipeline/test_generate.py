@@ -137,6 +137,28 @@ def test_a_mistake_gets_a_sentence(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("prompts.jsonl", "is an input; the predictions would take its place"),
+        ("link.jsonl", "is an input; the predictions would take its place"),
+        ("nowhere/out.jsonl", "there is no directory"),
+        (".", "is a directory"),
+        ("/dev/full", "is no regular file"),
+    ],
+)
+def test_fresh_removes_no_input_and_writes_to_files_only(
+    trained: Path, output: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Say a word."}\n')
+    (tmp_path / "link.jsonl").symlink_to(prompts)
+    arguments = ["generate", str(trained), "--input", str(prompts), "--output", str(tmp_path / output)]
+    assert main([*arguments, "--fresh"]) == 2
+    assert said in capsys.readouterr().err
+    assert prompts.read_text() == '{"prompt": "Say a word."}\n'
+
+
 def test_a_run_without_a_model_says_how_to_get_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pack").mkdir()
     assert main(["generate", str(tmp_path)]) == 2

@@ -104,3 +104,10 @@ def test_a_named_template_travels_in_its_directory(run: Path) -> None:
     path = "tokenizer/additional_chat_templates/tool_use.jinja"
     files = read_assets(run, msgspec.structs.replace(manifest, assets=manifest.assets | {path: digest}))
     assert files["additional_chat_templates/tool_use.jinja"] == b"{{ tools }}"
+
+
+@pytest.mark.parametrize("name", ["", "tokenizer/a\0b", "tokenizer/../x", "/etc/passwd", "tokenizer"])
+def test_an_asset_elsewhere_is_refused(name: str, run: Path) -> None:
+    manifest = msgspec.structs.replace(read_manifest(run), assets={name: "0"})
+    with pytest.raises(DataError, match="is outside the tokenizer"):
+        read_assets(run, manifest)

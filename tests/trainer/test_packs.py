@@ -257,3 +257,17 @@ def test_a_batch_moves_as_a_whole(tmp_path: Path, write_shard: WriteShard) -> No
     moved = batch.to(torch.device("meta"))
     assert {t.device.type for t in (moved.input_ids_T, moved.positions_T, moved.rows_S, moved.targets_S)} == {"meta"}
     assert moved.lengths == batch.lengths
+
+
+def test_a_manifest_of_another_version_or_stage_or_with_a_shard_twice_is_refused(run: Path) -> None:
+    path, manifest = run / "pack" / "manifest.json", read_manifest(run)
+    for change, said in (
+        ({"format": 99}, "format 99 of stage 'pack'"),
+        ({"stage": "mask"}, "format 1 of stage 'mask'"),
+    ):
+        path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, **change)))
+        with pytest.raises(DataError, match=said):
+            read_manifest(run)
+    twice = msgspec.structs.replace(manifest, shards=manifest.shards * 2)
+    with pytest.raises(DataError, match="listed twice"):
+        split_files(twice, "train")

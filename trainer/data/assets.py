@@ -39,8 +39,9 @@ def read_assets(run: Path, manifest: Manifest) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     problems: list[str] = []
     for path in sorted({*manifest.assets, *(f"tokenizer/{name}" for name in NEEDED)}):
-        home, *parts = PurePosixPath(path).parts
-        if home != "tokenizer" or len(parts) == 0 or parts[:-1] not in ([], [NAMED_TEMPLATES]) or ".." in path:
+        home, *parts = PurePosixPath(path).parts or ("",)
+        is_inside = home == "tokenizer" and len(parts) > 0 and parts[:-1] in ([], [NAMED_TEMPLATES])
+        if not is_inside or ".." in path or "\0" in path:
             raise DataError(f"{run / 'pack' / 'manifest.json'}: asset {path!r} is outside the tokenizer; {REBUILD}")
         try:
             data = (run / path).read_bytes()

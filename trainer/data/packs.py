@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from schemas.checksum import SUMMARY, PackedRow, PackedRows, summary_of
-from schemas.manifest import FileRecord, Manifest
+from schemas.manifest import FORMAT, FileRecord, Manifest
 from schemas.tables import PACKED
 from trainer.data.stream import Integers
 from trainer.errors import DataError
@@ -26,23 +26,31 @@ def read_manifest(run: Path) -> Manifest:
     """Return the manifest of RUN/pack. Raises DataError when the data is not there or not finished."""
     path = run / "pack" / "manifest.json"
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
         raise DataError(
             f"{path}: not found, so there is nothing to train on; run `chatloom data CONFIG --run {run}` first"
         ) from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}; expected the directory of a finished run") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not a manifest of this version: {error}; {REBUILD}") from None
+    if (manifest.format, manifest.stage) != (FORMAT, "pack"):
+        raise DataError(
+            f"{path}: format {manifest.format} of stage {manifest.stage!r}, expected format {FORMAT} of 'pack'; build the run "
+            "with this version of Chatloom (`chatloom data CONFIG`), or train with that which built it"
+        )
+    return manifest
 
 
 def split_files(manifest: Manifest, split: str) -> list[FileRecord]:
-    """Return the files of `split`, by path. Raises DataError for a path that leaves the stage's directory."""
+    """Return the files of `split`, by path. Raises DataError for a path that leaves the stage's directory, or stands twice."""
     files = [file for shard in manifest.shards for file in shard.files if file.path.startswith(f"kept/{split}/")]
     for file in files:
         if Path(file.path).parts != ("kept", split, Path(file.path).name) or ".." in file.path:
             raise DataError(f"pack/manifest.json: {file.path!r} is no shard's path; {REBUILD}")
+    if len({file.path for file in files}) < len(files):
+        raise DataError(f"pack/manifest.json: a shard of {split} is listed twice and would be trained twice; {REBUILD}")
     return sorted(files, key=lambda file: file.path)
 
 
