@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import torch
+
 REPOSITORY = Path(__file__).parents[2]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["trainer.loop", "trainer.report.preview", "tests.trainer.conftest"])
+# torch imports its compiler when it makes an optimizer: most of what a short training would cost
+SERVER.set_forkserver_preload(["trainer.loop", "trainer.report.preview", "torch._dynamo", "tests.trainer.conftest"])
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def _trainer(*words: str) -> int:
 def _be(do: Callable[..., object], arguments: Sequence[object], environment: dict[str, str], *streams: Path) -> None:
     os.chdir(REPOSITORY)
     os.environ.update(environment)
+    torch.set_num_threads(1)  # the server may have been started with another number in its environment
     for number, path in zip((1, 2), streams, strict=True):
         with path.open("ab", buffering=0) as stream:
             os.dup2(stream.fileno(), number)
