@@ -274,9 +274,9 @@ def test_interrupted_it_ends_soon_and_says_how_to_go_on(tmp_path, corpus):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    while not list((tmp_path / "run").glob("ingest/kept/*.arrow")):
+    while process.poll() is None and not list((tmp_path / "run").glob("ingest/kept/*.arrow")):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 130, out
     assert out.splitlines()[-1] == f"chatloom data {path} --workers 1"

@@ -65,7 +65,7 @@ class Ranks:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    def wait_for(self, is_so: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    def wait_for(self, is_so: Callable[[], bool], *, seconds: float = 120.0) -> None:
         """Wait until something is so, which it must become while the processes live."""
         until = time.monotonic() + seconds
         while not is_so():
@@ -74,7 +74,7 @@ class Ranks:
                 raise AssertionError(f"it did not come to that: {self.wait()}")
             time.sleep(0.002)
 
-    def wait(self, *, seconds: float = 60.0) -> Done:
+    def wait(self, *, seconds: float = 120.0) -> Done:
         """Wait until every process has ended; one that has not after `seconds` is killed, and that fails the test."""
         until = time.monotonic() + seconds
         for process in self.processes:
@@ -97,7 +97,7 @@ def train(*words: object, world: int = 1) -> Ranks:
 
 def completed(ranks: Ranks) -> Done:
     """Return how `ranks` ended, which must be well."""
-    done = ranks.wait(seconds=120.0)
+    done = ranks.wait()
     assert set(done.codes) == {0}, done
     return done
 
