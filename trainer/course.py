@@ -80,8 +80,10 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
 def write_plan(job: Job, schedule: Schedule, files: Sequence[FileRecord], *, hidden_size: int, dtype: str) -> Path:
     """Write what the steps of `job` follow from to its home; `files` are those of the training split.
 
-    To be called once it is known that training goes on from what lies there. Raises StorageError.
+    Its model must lie on this machine. Paths are written so that they are found from any working directory. To be called
+    once it is known that training goes on from what lies there. Raises StorageError.
     """
+    path = None if job.model.path is None else str(Path(job.model.path).absolute())
     course = Course(
         data=None if job.source is None else str(job.source.absolute()),
         files={file.path: file.sha256 for file in files},
@@ -93,14 +95,14 @@ def write_plan(job: Job, schedule: Schedule, files: Sequence[FileRecord], *, hid
         n_steps=schedule.total,
         hidden_size=hidden_size,
         dtype=dtype,
-        model=job.model,
+        model=msgspec.structs.replace(job.model, path=path),
         lora=job.lora,
         trainable=job.train.trainable,
     )
-    path = job.home / NAME
-    with storing(path):
-        write_if_changed(path, msgspec.json.format(msgspec.json.encode(course)) + b"\n")
-    return path
+    target = job.home / NAME
+    with storing(target):
+        write_if_changed(target, msgspec.json.format(msgspec.json.encode(course)) + b"\n")
+    return target
 
 
 def read_plan(run: Path, phase: str | None) -> Course:

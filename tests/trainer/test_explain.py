@@ -35,9 +35,9 @@ ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("c
 SMALL = Model(hidden_size=16, num_attention_heads=2, num_hidden_layers=1, initializer_range=0.3)
 
 
-def planned(run: Path, train: Train, **others: object) -> tuple[Job, Inputs, Course]:
+def planned(run: Path, train: Train, model: Model = SMALL, **others: object) -> tuple[Job, Inputs, Course]:
     """Write the plan of a training of `run`, and return what it was made from and what is read again."""
-    job = Job(run=run, seed=7, model=SMALL, train=train, resume="", **others)  # type: ignore[arg-type]
+    job = Job(run=run, seed=7, model=model, train=train, resume="", **others)  # type: ignore[arg-type]
     inputs = open_inputs(job.data, ALONE)
     job.home.mkdir(parents=True)
     schedule = make_schedule(len(inputs.packs), train)
@@ -181,6 +181,12 @@ def test_adapters_of_a_checkpoint_are_put_beside_the_weights_of_the_start(run: P
     assert total == pytest.approx(float(model(batch).cross_entropy), rel=1e-5)
     start = sum(one.loss * one.weight for pack in before.packs for one in pack.conversations if one.loss)
     assert abs(total / start - 1) > 1e-3
+
+
+def test_a_model_is_found_again_from_another_directory(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run.parent)
+    _, _, course = planned(run, Train(), Model(path=f"{run.name}/model"))
+    assert course.model.path == str(run / "model")
 
 
 def test_packs_that_have_changed_are_refused(run: Path, write_shard: Callable[..., FileRecord]) -> None:
