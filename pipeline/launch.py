@@ -69,6 +69,8 @@ def train(options: argparse.Namespace) -> int:
     command = trainer_command(options)
     if options.gpus == 1 and options.restarts == 0:
         os.execve(sys.executable, command, environment)  # noqa: S606 - signals and terminal are then the trainer's own
+    # by which those that it starts see that it is gone, killed perhaps, and end too
+    environment["CHATLOOM_WATCHER"] = str(os.getpid())
     return _watched(command, environment, restarts=options.restarts, is_alone=options.gpus == 1)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from schemas.errors import UserError
 from schemas.settings import ConfigError
+from trainer.built import other_settings
 from trainer.errors import Diverged, Elsewhere, StorageError
 from trainer.job import Job, read_job
 from trainer.signals import Stop, catching
@@ -41,7 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     is_first = os.environ.get("RANK", "0") == "0"
     try:
         job = read_job(options.config, run=options.run, overrides=options.overrides, world_size=world_size)
-        with catching(may_insist=world_size == 1) as stop:
+        if is_first and (note := other_settings(options.config, options.overrides, job.run)) is not None:
+            sys.stderr.write(f"{note}\n")
+        with catching(may_insist=world_size == 1, parent=_guardian(world_size)) as stop:
             is_done = _run(job, stop, fresh=options.fresh, dry_run=options.dry_run)
         # torchrun takes anything but 0 for a crash, which it reports at length
         return INTERRUPTED if stop.signal == signal.SIGINT and not is_done and world_size == 1 else 0
@@ -74,6 +77,14 @@ def _run(job: Job, stop: Stop, *, fresh: bool, dry_run: bool) -> bool:
             _preview(job, world, reporter)
             return True
         return fit(job, world, reporter, stop, fresh=fresh)
+
+
+def _guardian(world_size: int) -> int | None:
+    """Return the process without which this one is to stop: torchrun's for a rank, or the `chatloom train` that restarts it."""
+    if world_size > 1:
+        return os.getppid()
+    watcher = os.environ.get("CHATLOOM_WATCHER")
+    return None if watcher is None else int(watcher)
 
 
 def _preview(job: Job, world: "World", reporter: "Reporter") -> None:

@@ -5,17 +5,33 @@ has said what is wrong; and it leaves with 1.
 """
 
 import logging
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
+from typing import Final
+
+GLANCE: Final = 1.0
+"""Seconds between two looks at who started this."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run torchrun and return the exit code of the rank that failed first, or 0; 130 when Ctrl-C came before any ran."""
+    if watcher := os.environ.get("CHATLOOM_WATCHER"):
+        threading.Thread(target=_end_without, args=(int(watcher),), daemon=True).start()
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         return 130
+
+
+def _end_without(watcher: int) -> None:
+    """End as by SIGTERM, ranks and all, when the `chatloom train` that started this process is gone, however it went."""
+    while os.getppid() == watcher:
+        time.sleep(GLANCE)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _run(arguments: Sequence[str]) -> int:
