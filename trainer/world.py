@@ -15,6 +15,7 @@ from torch import Tensor
 from schemas.errors import UserError
 from trainer.errors import Elsewhere, Together, TooManyRanks
 from trainer.meeting import store_of_this_start
+from trainer.pages import keep_pages
 
 T = TypeVar("T")
 
@@ -134,6 +135,8 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(device)
     elif size > 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_size))
+    if not on_gpu:
+        keep_pages()
     if size == 1:
         yield World(rank=0, size=1, local_rank=0, local_size=1, device=device)
         return
