@@ -1,6 +1,7 @@
 """A conversation with a trained model, in the terminal or over a pipe."""
 
 import contextlib
+import io
 import re
 import signal
 import sys
@@ -13,6 +14,7 @@ from pipeline.kernel_cache import use_kernel_cache
 from pipeline.prompts import encode_one
 from pipeline.served import Served, find_served
 from schemas.answers import Answered, Ask, Cancel, Opening, Ready, Refused, Token
+from schemas.settings import ConfigError
 from stages.ingest.messages import Message
 
 HELP: Final = """\
@@ -27,6 +29,8 @@ _UNFINISHED: Final = "\ufffd"
 def chat(model: str, *, system: str | None, assignments: Sequence[str], max_new_tokens: int | None) -> int:
     """Talk with `model` until standard input ends, and return the exit code; `system` opens every conversation."""
     use_kernel_cache()
+    if system is not None and not _is_text(system):
+        raise ConfigError(f"--system {system!r}: is not UTF-8, as the terminal or the shell gave it; expected text")
     served = find_served(model, assignments, max_new_tokens=max_new_tokens)
     opening = Opening(generation=served.generation, stop_ids=served.stop_ids)
     with Answerer(served.directory, opening) as answerer:
@@ -46,6 +50,15 @@ def chat(model: str, *, system: str | None, assignments: Sequence[str], max_new_
     return 0
 
 
+def _is_text(text: str) -> bool:
+    """Tell whether `text` is Unicode: what Python reads that is not UTF-8 becomes lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _say_hello(served: Served, ready: Ready) -> None:
     print(f"{served.directory}, {ready.device}, up to {ready.room:,} tokens a conversation. /help says what there is")  # noqa: T201
 
@@ -53,6 +66,8 @@ def _say_hello(served: Served, ready: Ready) -> None:
 def _lines() -> Iterator[str]:
     """Yield what is said, line by line; a backslash at the end of one joins it with the next."""
     is_terminal = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a line that is no UTF-8 is said to be none, in every locale
     if is_terminal:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 - gives input() its keys
@@ -113,6 +128,9 @@ class _Talk:
 
     def _answer(self, text: str) -> None:
         """Ask, show the answer as it is written, and remember both; a question that cannot be asked is not remembered."""
+        if not _is_text(text):
+            _note("that line is not UTF-8, so it was not asked; is the terminal or the file in another encoding?")
+            return
         ids, problem = self.encode(text)
         if problem is None and len(ids) >= self.room:
             problem = (

@@ -15,6 +15,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipeline.chat import _Stream
+from pipeline.cli import main
 from pipeline.served import find_served
 from tests.corpus import ROOT
 from tests.pipeline.conftest import ROOM
@@ -45,7 +46,7 @@ class Talk:
 
     def say(self, text: str) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(text.encode() + b"\n")
+        self.process.stdin.write(text.encode(errors="surrogateescape") + b"\n")
         self.process.stdin.flush()
 
     def hear(self, pattern: str = ".*\n") -> re.Match[str]:
@@ -101,10 +102,17 @@ def test_a_conversation_over_a_pipe(talk: Talk) -> None:
     talk.hear()
     talk.say("/undo")
     assert talk.hear()[0] == "[there is nothing to take back]\n"
+    talk.say("caf\udce9")  # as Latin-1 writes it
+    assert talk.hear()[0].startswith("[that line is not UTF-8, so it was not asked")
     talk.say("What? " * ROOM)
     assert "/undo takes back the last question and its answer, /reset begins anew]" in talk.hear()[0]
     assert talk.ask("One?") == first
     assert talk.leave() == 0
+
+
+def test_a_system_text_that_is_no_unicode_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chat", str(trained), "--system", "caf\udce9"]) == 2
+    assert "is not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("said", ["Grün, 诉 and 👩‍🔧.", "a\x1b[31m\x07\u202eb\n\tc\x9b"])
