@@ -78,7 +78,10 @@ def _fit_one(job: Job, world: World, reporter: Reporter, stop: Stop, take: Calla
         for notice in start.notices:
             reporter.say(notice)
         return _run(training, stop)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # a CPU's allocator has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
         raise OutOfMemory(
             f"{world.device}: out of memory: {str(error).splitlines()[0]} Lower [train] micro_batch (it is "
             f"{job.train.micro_batch}; the result stays the same), set gradient_checkpointing, or pack.max_seq_len lower and "

@@ -35,6 +35,16 @@ def trained(run: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         (("model.num_key_value_heads=3",), 2, "does not divide"),
         (("train.warmup_steps=3",), 2, "the warm-up would last 3 of 3 steps"),
         (("train.n_samples=1", "generation.max_new_tokens=256"), 2, "leaves no room for a prompt"),
+        (
+            (
+                "model.model_type='gpt2'",
+                "model.num_key_value_heads=4",
+                "model.max_position_embeddings=1073741824",
+                "model.hidden_size=65536",
+            ),
+            2,
+            "cpu: out of memory",
+        ),
         (("lenght.min_chars=1",), 2, "unknown section 'lenght'; did you mean 'length'?"),
         (("train.lr=inf",), 2, "[train] lr = inf"),
         (("train.eps=nan",), 2, "[train] eps = nan"),
