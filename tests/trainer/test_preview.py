@@ -1,6 +1,7 @@
 """What a dry run foresees, against what then happens."""
 
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,6 @@ def test_a_dry_run_names_what_learns_and_ends_with_the_line_for_programs(
     # 2 layers, 2 rows of A and 2 columns of B for 32 inputs and 32 outputs
     assert rows["what learns"].startswith("256 of 40,864 parameters learn (0.63%)")
     assert "; without gradient_checkpointing about " in rows["memory"]
-    assert "(estimate)" in rows["memory"]
+    assert re.search(r"\(estimate\), beside the [0-9.]+ [MG]B of the program itself: weights ", rows["memory"])
     assert "(estimate)" in rows["time"]
     assert out.splitlines()[-1] == "global_batch=5, steps=40"

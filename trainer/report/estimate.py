@@ -17,7 +17,7 @@ from trainer.plan import Schedule
 from trainer.report.console import duration, said_bytes
 from trainer.report.flops import count_work
 from trainer.report.memory import Memory, Shape, trace
-from trainer.report.meter import Yardstick
+from trainer.report.meter import Yardstick, peak_resident
 from trainer.step import Precision
 from trainer.trainable import select
 from trainer.world import World
@@ -71,11 +71,14 @@ def memory_row(job: Job, architecture: Architecture, packs: Packs, precision: Pr
         return trace(make, shape, ranks_of_optimizer=ranks)
 
     chosen, other = needed(train.gradient_checkpointing), needed(not train.gradient_checkpointing)
+    beside = ""
     if precision.device.type == "cpu":
         chosen, other = _on_cpu(chosen), _on_cpu(other)
+        own = peak_resident()
+        beside = "" if own is None else f", beside the {said_bytes(own)} of the program itself"
     word = "without" if train.gradient_checkpointing else "with"
     return (
-        f"about {said_bytes(chosen.total)} a rank at peak (estimate): weights {said_bytes(chosen.weights)}, optimizer "
+        f"about {said_bytes(chosen.total)} a rank at peak (estimate){beside}: weights {said_bytes(chosen.weights)}, optimizer "
         f"{said_bytes(chosen.optimizer)}, activations, logits and gradients {said_bytes(chosen.passing)} for {shape.n_tokens:,} "
         f"tokens at once; {word} gradient_checkpointing about {said_bytes(other.total)}"
     )
