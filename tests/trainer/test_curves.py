@@ -20,7 +20,7 @@ from schemas.metrics import Metrics
 from trainer.job import read_job
 from trainer.report.curves import continuous, curves, smooth
 from trainer.report.page import write_report
-from trainer.report.summary import closing, totals
+from trainer.report.summary import closing, loss_rows, totals
 from trainer.report.svg import Chart, Line, draw, log_ticks, round_ticks, standalone, thin
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\x1b[31m\u202e\"'&"
@@ -256,3 +256,10 @@ def test_the_closing_lines_say_where_everything_is_and_what_to_do(config: Path, 
         "talk to it": f".venv/bin/chatloom chat '{job.run}'",
         "answer a file": f".venv/bin/chatloom generate '{job.run}' --input prompts.jsonl",
     }
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"), [(0.0, "1"), (1.0, "2.718"), (10.827, "50,362"), (50.0, "5.185e+21"), (800.0, "e^800")]
+)
+def test_a_perplexity_is_a_number_that_people_read(loss: float, said: str) -> None:
+    assert loss_rows(totals([metrics(0, val_loss=loss)]))["perplexity"].startswith(f"{said} before training")

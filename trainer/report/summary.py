@@ -118,7 +118,10 @@ def speed_rows(found: Totals) -> dict[str, str]:
 
 
 def _perplexity(loss: float) -> str:
-    return f"{math.exp(loss):,.4g}" if loss < 100 else f"e^{loss:.0f}"
+    if loss >= 100:
+        return f"e^{loss:.0f}"
+    value = math.exp(loss)
+    return f"{value:,.0f}" if 1000 <= value < 1e9 else f"{value:.4g}"
 
 
 def _program(job: Job) -> str:
