@@ -7,19 +7,20 @@ from collections.abc import Callable, Sequence
 import torch
 
 from schemas.lock import locked
+from schemas.settings import ConfigError
 from trainer.checkpoint import at_step
 from trainer.course import write_plan
-from trainer.data.inputs import open_inputs
+from trainer.data.inputs import Inputs, open_inputs
 from trainer.errors import OutOfMemory, PlanMismatch, storing
 from trainer.files import sweep
 from trainer.finish import finish, is_exported
 from trainer.fresh import empty, is_emptied
 from trainer.job import Job
-from trainer.phases import after, check_tokenizers, join_records, phase_jobs
+from trainer.phases import after, check_tokenizers, foreseen, join_records, phase_jobs
 from trainer.report.console import Reporter
 from trainer.report.summary import closing
 from trainer.signals import Stop
-from trainer.start import make_start, with_local_model
+from trainer.start import check, make_start, with_local_model
 from trainer.step import choose_precision
 from trainer.training import Training
 from trainer.world import World
@@ -37,6 +38,7 @@ def fit(job: Job, world: World, reporter: Reporter, stop: Stop, *, fresh: bool) 
     jobs = phase_jobs(job)
     if len(jobs) > 1:
         world.together(lambda: check_tokenizers(jobs))
+        _check_ahead(job, world)
     with contextlib.ExitStack() as held:
         for i, one in enumerate(jobs):
             if one.phase is not None:
@@ -50,6 +52,21 @@ def fit(job: Job, world: World, reporter: Reporter, stop: Stop, *, fresh: bool) 
             if not is_done:
                 return False
     return True
+
+
+def _check_ahead(job: Job, world: World) -> None:
+    """Raise what a later phase would be refused for, before an earlier one takes its time."""
+    for one in foreseen(job)[1:]:
+        inputs = open_inputs(one.data, world)
+        local = with_local_model(one, world)
+
+        def check_one(local: Job = local, inputs: Inputs = inputs) -> None:
+            try:
+                check(local, inputs)
+            except ConfigError as error:
+                raise ConfigError(f"[[train.phases]] {local.phase!r}: {error}") from None
+
+        world.together(check_one)
 
 
 def _join(job: Job, jobs: Sequence[Job], world: World, *, are_together: bool) -> None:

@@ -15,11 +15,13 @@ from trainer.data.inputs import Inputs
 from trainer.frozen import Narrowed, fingerprint, narrow
 from trainer.held_out import check_prompts
 from trainer.job import Job
-from trainer.model.architecture import check_length, new_architecture
+from trainer.model.architecture import Architecture, check_length, new_architecture, read_architecture
 from trainer.model.decoder import Decoder, initialise, untie
 from trainer.model.hub import resolve_together
 from trainer.model.lora import adapt
 from trainer.model.weights import load_pretrained
+from trainer.optim import parameter_groups
+from trainer.plan import make_schedule
 from trainer.trainable import Learning, select
 from trainer.world import World
 
@@ -83,6 +85,27 @@ def make_start(job: Job, inputs: Inputs, dtype: torch.dtype, *, named: Model) ->
         revision=named.revision,
         notices=tuple(notices),
     )
+
+
+def check(job: Job, inputs: Inputs) -> None:
+    """Raise what `job` would be refused for on account of its settings; no weights are read, and none made."""
+    with torch.device("meta"):
+        model = Decoder(architecture_of(job, vocab_size=vocabulary_size(inputs.tokenizer)))
+        check_prompts(job, inputs, model)
+        adapt(model, job.lora, seed=job.seed)
+        select(model, job.train.trainable)
+    parameter_groups(model, job.train)
+    make_schedule(len(inputs.packs), job.train)
+    check_length(model.architecture, inputs.packs.longest, where=str(job.data / "pack"))
+
+
+def architecture_of(job: Job, *, vocab_size: int) -> Architecture:
+    """Return the architecture that would be trained, without reading weights."""
+    if job.model.path is None:
+        return new_architecture(job.model, vocab_size=vocab_size)
+    found = read_architecture(Path(job.model.path))
+    is_tied = found.tie_word_embeddings and not job.model.untie_head
+    return msgspec.structs.replace(found, vocab_size=max(found.vocab_size, vocab_size), tie_word_embeddings=is_tied)
 
 
 def build_model(job: Job, *, vocab_size: int, added_tokens: Mapping[str, int]) -> tuple[Decoder, list[str]]:

@@ -61,6 +61,20 @@ def other(write_run: Callable[..., Path], tmp_path: Path) -> Path:
     return write_run(tmp_path / "other", n_train=16, n_validation=3, weighted=True)
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [(SECOND + 'trainable = "zzz"', "zzz"), ("steps = 8\nwarmup_steps = 8", "the warm-up would last 8 of 8 steps")],
+)
+def test_what_a_later_phase_is_refused_for_is_said_before_the_first(
+    second: str, said: str, run: Path, other: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(phased(run, other, second=second))]) == 2
+    problem = capsys.readouterr().err
+    assert "[[train.phases]] 'hard': " in problem
+    assert said in problem
+    assert not (run / "train" / "phases").exists()
+
+
 def test_two_phases_killed_in_the_second_are_two_runs_by_hand_bit_for_bit(
     run: Path, other: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from msgspec.structs import replace
 
 from trainer.checkpoint import check_plan, newest_whole, read_state, step_of
 from trainer.data.assets import other_tokenizer, vocabulary_size
@@ -13,12 +12,13 @@ from trainer.data.packs import Packs
 from trainer.errors import PlanMismatch
 from trainer.held_out import check_prompts
 from trainer.job import Job
-from trainer.model.architecture import Architecture, new_architecture, read_architecture
+from trainer.model.architecture import read_architecture
 from trainer.model.decoder import Decoder
 from trainer.model.lora import adapt
 from trainer.optim import warmup_steps
 from trainer.plan import FROZEN, Schedule, identity, make_schedule
 from trainer.report.estimate import memory_row, time_row
+from trainer.start import architecture_of
 from trainer.step import Precision, choose_precision
 from trainer.trainable import select
 from trainer.world import World
@@ -33,7 +33,7 @@ def preview(job: Job, world: World) -> str:
 
 def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> str:
     vocab_size = vocabulary_size(inputs.tokenizer)
-    architecture = job_architecture(job, vocab_size=vocab_size)
+    architecture = architecture_of(job, vocab_size=vocab_size)
     with torch.device("meta"):
         model = Decoder(architecture)
         check_prompts(job, inputs, model)
@@ -106,12 +106,3 @@ def _about_vocabulary(job: Job, inputs: Inputs, vocab_size: int) -> list[str]:
     lines = [f"{'embedding':<17} would be grown from {found:,} to {vocab_size:,} rows"] if vocab_size > found else []
     warning = other_tokenizer(directory, inputs.tokenizer, inputs.added_tokens)
     return [*lines, warning] if warning else lines
-
-
-def job_architecture(job: Job, *, vocab_size: int) -> Architecture:
-    """Return the architecture that would be trained, without reading weights."""
-    if job.model.path is None:
-        return new_architecture(job.model, vocab_size=vocab_size)
-    found = read_architecture(Path(job.model.path))
-    is_tied = found.tie_word_embeddings and not job.model.untie_head
-    return replace(found, vocab_size=max(found.vocab_size, vocab_size), tie_word_embeddings=is_tied)
