@@ -51,5 +51,5 @@ def test_q_k_and_v_are_of_one_type_when_a_norm_widens(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(block, "attend", attend)
     turn = (torch.ones(3, 1, 8), torch.zeros(3, 1, 8))
-    attention(torch.zeros(3, 16), turn, Documents.of((3,), torch.device("cpu")), None, None)
+    attention(torch.zeros(3, 16), turn, Documents.of((3,), torch.device("cpu")), None, None, None)
     assert seen == [torch.float32] * 3

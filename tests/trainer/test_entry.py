@@ -241,7 +241,7 @@ def test_a_run_at_constant_rate_may_be_made_longer(run: Path, capsys: pytest.Cap
     constant = [str(run / "config.toml"), "--set", "train.schedule=constant", "--set", "train.n_samples=0"]
     assert main([*constant, "--set", "train.steps=3"]) == 0
     assert main([*constant, "--set", "train.steps=3"]) == 0
-    assert "more train.steps continue it" in capsys.readouterr().out
+    assert "More train.steps continue it" in capsys.readouterr().out
     assert main([*constant, "--set", "train.steps=5"]) == 0
     assert [line["step"] for line in metrics(run)] == [0, 1, 2, 3, 4, 5]
 
@@ -284,17 +284,17 @@ def test_divergence_names_the_step_and_its_conversations(run: Path, capsys: pyte
     assert "Lower [train] lr" in error
 
 
-def test_missing_data_says_make_data(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_data_says_how_to_build_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "pack")
     assert main([str(run / "config.toml")]) == 3
-    assert "make data" in capsys.readouterr().err
+    assert f"run `chatloom data CONFIG --run {run}` first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("assignment", "said"),
+    ("assignments", "said"),
     [
-        ("train.epochs=2", "epochs = 2 and steps = 40 are both set; drop one"),
-        ("train.warmup_ratio=0.1", "warmup_steps = 2 and warmup_ratio = 0.1 are both set"),
+        ("train.epochs=2 train.steps=40", "epochs = 2 and steps = 40 are both set; drop one"),
+        ("train.warmup_steps=2 train.warmup_ratio=0.1", "warmup_steps = 2 and warmup_ratio = 0.1 are both set"),
         ("train.learning_rate=1", "unknown key 'learning_rate'"),
         ("train.lr=-1", "[train] lr = -1"),
         ("model.num_key_value_heads=3", "num_key_value_heads 3 does not divide num_attention_heads 4"),
@@ -303,9 +303,9 @@ def test_missing_data_says_make_data(run: Path, capsys: pytest.CaptureFixture[st
     ],
 )
 def test_a_bad_config_exits_2_and_says_what_to_do(
-    assignment: str, said: str, run: Path, capsys: pytest.CaptureFixture[str]
+    assignments: str, said: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(run / "config.toml"), "--set", assignment]) == 2
+    assert main([str(run / "config.toml"), *(word for one in assignments.split() for word in ("--set", one))]) == 2
     assert said in capsys.readouterr().err
 
 
