@@ -141,6 +141,7 @@ def _run(training: Training, stop: Stop) -> bool:
         if training.n_steps:
             found = at_step(training.checkpoints, training.n_steps)
             reporter.say(f"resuming after step {training.n_steps} of {total}, from {found}")
+        reporter.say(_about(training))
         if not training.start.learning.is_everything:
             reporter.say("\n".join(training.start.learning.lines()))
         if training.schedule.left_out:
@@ -170,6 +171,16 @@ def _end(training: Training) -> None:
     finish(job, training.inputs, training.start, training.state(), training.precision, reporter)
     training.draw()
     reporter.say(closing(job))
+
+
+def _about(training: Training) -> str:
+    """Return what is trained, on what, and where, in a line."""
+    job, world, learning = training.job, training.world, training.start.learning
+    model = f"{training.model.architecture.model_type}, {learning.n_own:,} parameters"
+    ranks = "1 process" if world.size == 1 else f"{world.size} processes"
+    device = "GPU" if world.device.type == "cuda" else "CPU"
+    schedule = f"{training.schedule.total:,} steps of {job.train.batch} packs"
+    return f"{model}; {schedule} from {job.data}; {training.precision.name}, {ranks} on {device}"
 
 
 def _write_plan(training: Training) -> None:

@@ -1,5 +1,7 @@
 """metrics.jsonl and samples.jsonl: append-only while a run lives, cut back to the checkpoint when it resumes."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,11 @@ from schemas.metrics import Metrics
 
 
 def append(path: Path, record: msgspec.Struct | dict[str, Any]) -> None:
-    """Add one JSON line, in a single write."""
+    """Add one JSON line, in a single write. Raises OSError if not all of it could be written."""
+    line = msgspec.json.encode(record) + b"\n"
     with path.open("ab", buffering=0) as stream:
-        stream.write(msgspec.json.encode(record) + b"\n")
+        if stream.write(line) != len(line):  # as much as there was room for
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def read_metrics(path: Path) -> list[Metrics]:
