@@ -10,7 +10,9 @@ from torch import Tensor
 T = TypeVar("T")
 
 CHUNK = 2048
-"""Rows whose logits exist at one time."""
+"""Most rows whose logits exist at one time."""
+LOGITS = 1 << 27
+"""Most logits that exist at one time: half a gigabyte in float32, of which the arithmetic holds a few."""
 
 
 class Loss(NamedTuple):
@@ -52,11 +54,17 @@ def row_losses(hidden_SC: Tensor, head_VC: Tensor, targets_S: Tensor, low_rank: 
     lefts, rights = _sides((hidden_SC, head_VC, *(low_rank or ())))
     with torch.autocast(hidden_SC.device.type, enabled=False):
         matrices = [right.to(dtype) for right in rights]
-        for start in range(0, len(targets_S), CHUNK):
-            rows = slice(start, start + CHUNK)
+        n_rows = _rows_at_once(len(head_VC))
+        for start in range(0, len(targets_S), n_rows):
+            rows = slice(start, start + n_rows)
             logits = _logits([left[rows].to(dtype) for left in lefts], matrices).to(losses.dtype)
             losses[rows] = logits.logsumexp(1) - logits.gather(1, targets_S[rows, None])[:, 0]
     return losses
+
+
+def _rows_at_once(n_tokens: int) -> int:
+    """Return how many rows of logits of a vocabulary of `n_tokens` are taken at one time."""
+    return max(1, min(CHUNK, LOGITS // n_tokens))
 
 
 def _product_dtype(hidden_SC: Tensor) -> torch.dtype:
@@ -87,8 +95,9 @@ class _CrossEntropy(torch.autograd.Function):
             d_rights = [
                 torch.zeros_like(x, dtype=wide) if needs else None for x, needs in zip(rights, needs_right, strict=True)
             ]
-            for start in range(0, len(targets_S), CHUNK):
-                rows = slice(start, start + CHUNK)
+            n_rows = _rows_at_once(len(rights[0]))
+            for start in range(0, len(targets_S), n_rows):
+                rows = slice(start, start + n_rows)
                 narrow = [left[rows].to(dtype) for left in lefts]
                 targets, weights_S1 = targets_S[rows, None], weights_S[rows, None].to(wide)
                 logits = _readable(_logits(narrow, matrices), wide)

@@ -123,3 +123,8 @@ def test_evaluation_computes_no_gradient() -> None:
         loss = cross_entropy(torch.ones(3, 4), torch.ones(5, 4), torch.tensor([0, 1, 2]), torch.ones(3)).objective
     assert not loss.requires_grad
     assert loss.item() == pytest.approx(3 * torch.tensor(5.0).log().item())
+
+
+def test_a_large_vocabulary_is_taken_in_fewer_rows() -> None:
+    found = [trainer.loss._rows_at_once(n) for n in (2_048, 32_000, 151_936, 10**9)]
+    assert found == [2_048, 2_048, 883, 1]
