@@ -9,7 +9,8 @@ import sys
 import polars as pl
 import pytest
 
-from pipeline.cli import _report, main, parser
+from pipeline.cli import _report, main
+from pipeline.verbs import parser
 from schemas.manifest import STAGES
 from tests.corpus import ROOT, write_config, write_corpus
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli import parser
 from pipeline.launch import _watched, children, resume_command, trainer_command
+from pipeline.verbs import parser
 
 
 def options(*words):
