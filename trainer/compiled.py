@@ -1,8 +1,7 @@
 """torch.compile for each block of a decoder, and batches of few sizes, so that what was compiled fits the next one."""
 
-import contextlib
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 import torch
 from torch.nn import functional
@@ -22,24 +21,16 @@ def is_compiled(train: Train, device: torch.device) -> bool:
     return train.compile == "on" or (train.compile == "auto" and device.type == "cuda")
 
 
-def compile_blocks(model: Decoder) -> None:
+def compile_blocks(model: Decoder, *, backend: str | Callable[..., Any] = "inductor") -> None:
     """Let every block run as compiled code, all the same code; names of weights stay as they are.
 
-    To be done before the model is wrapped for several ranks. Nothing is compiled until the first batch.
+    To be done before the model is wrapped for several ranks. Nothing is compiled until the first batch. Reading on from a
+    cache runs as written all the same: of the steps of an answer no two have the same shapes.
     """
     prepare_to_compile()
+    model.is_compiled = True
     for block in model.layers:
-        block.compile()
-
-
-@contextlib.contextmanager
-def as_written(model: Decoder) -> Iterator[None]:
-    """Let blocks that were compiled run as they are written: of the steps of an answer no two have the same shapes."""
-    if any(block._compiled_call_impl is not None for block in model.layers):
-        with torch.compiler.set_stance("force_eager"):
-            yield
-    else:  # to set it takes seconds the first time
-        yield
+        block.compile(backend=backend)
 
 
 def padded(batch: Batch, *, full: int) -> Batch:

@@ -129,10 +129,8 @@ def count_graphs(model: Decoder, batch: Batch) -> int:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of its own modules
-        prepare_to_compile()
         torch._dynamo.reset()
-        for block in model.layers:
-            block.compile(backend=keep)
+        compile_blocks(model, backend=keep)
         model(batch)
     return len(found)
 

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from schemas.generation import Generation
 from trainer.answers.desk import Answer
 from trainer.answers.generate import Prompt, answers
-from trainer.compiled import as_written
 from trainer.model.decoder import Decoder
 from trainer.report.console import Reporter
 from trainer.report.metrics import append
@@ -47,7 +46,7 @@ def answer_all(
 ) -> list[Answer]:
     """Return the model's answer to each prompt, prompt i drawing from seed + i."""
     given = [prompt.input_ids for prompt in prompts]
-    with precision.autocast(), as_written(model):
+    with precision.autocast():
         return answers(model, given, settings=settings, stop_ids=stop_ids, seed=seed)
 
 

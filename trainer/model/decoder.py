@@ -65,6 +65,7 @@ class Decoder(nn.Module):
 
     `dropout` is the share of the embedding's and of each branch's output that is left out of a batch that has keys for it.
     With `gradient_checkpointing` only what goes into a block is kept for the backward pass, which computes the rest again.
+    `is_compiled` says that trainer.compiled has compiled the blocks.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -79,6 +80,7 @@ class Decoder(nn.Module):
         self.frequencies = inverse_frequencies(a)
         self.dropout = 0.0
         self.gradient_checkpointing = False
+        self.is_compiled = False
 
     @property
     def head_VC(self) -> Tensor:
@@ -117,9 +119,9 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.layers):
             own_T = None if keys_T is None else keys_of_layer(keys_T, i)
             # what follows the last attention, no other token sees; compiled code would be that of one number of rows
-            is_last = i == len(self.layers) - 1 and block._compiled_call_impl is None
-            x_TC = self._through(block, x_TC, turn, documents, cache, own_T, rows_S if is_last else None)
-        if rows_S is not None and not is_last:
+            is_short = i == len(self.layers) - 1 and not self.is_compiled
+            x_TC = self._through(block, x_TC, turn, documents, cache, own_T, rows_S if is_short else None)
+        if rows_S is not None and self.is_compiled:
             x_TC = x_TC.index_select(0, rows_S)
         out: Tensor = self.norm(x_TC)
         return out
