@@ -7,7 +7,7 @@ import msgspec
 
 from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
-from pipeline.source import SUFFIXES, Chunk, Source, expand, scan, unpack
+from pipeline.source import SUFFIXES, Chunk, Source, expand_sets, scan, unpack
 from schemas.files import sha256_of, write_if_changed
 
 
@@ -25,7 +25,8 @@ class Catalog:
         self._config = config
         self._index = root / "source.json"
         self._spool = root / ".spool"
-        self.paths, self.ignored = expand(config.inputs, what=what, suffixes=suffixes)
+        self._rules, self.ignored = expand_sets(config, what=what, suffixes=suffixes)
+        self.paths = list(self._rules)
 
     def chunks(self) -> list[Chunk]:
         """Return all chunks in order, each with the digest of its bytes as they are now.
@@ -37,14 +38,14 @@ class Catalog:
         chunks: list[Chunk] = []
         for path in self.paths:
             if path.endswith(".gz"):
-                key = self._packed_key(path)
+                key = digest(self._packed_key(path), self._rules[path] or "")
                 entry = packed.get(path)
                 if entry is None or entry.key != key:
-                    entry = _Packed(key, tuple(scan(path, self._config, self._spool)))
+                    entry = _Packed(key, tuple(scan(path, self._config, self._spool, self._rules[path])))
                 known[path] = entry
                 chunks += entry.chunks
             else:
-                chunks += scan(path, self._config, self._spool)
+                chunks += scan(path, self._config, self._spool, self._rules[path])
         write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
         return chunks
 

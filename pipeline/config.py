@@ -75,7 +75,8 @@ def load_config(
     document = apply_overrides(read_toml(path), assignments)
     changed = [*(f"--set {assignment}" for assignment in assignments), *(f"--input {given}" for given in inputs)]
     if inputs:
-        document["source"] = {**document.get("source", {}), "inputs": list(inputs)}
+        given = {name: value for name, value in document.get("source", {}).items() if name != "sets"}
+        document["source"] = given | {"inputs": list(inputs)}
     if run is not None:
         document["run"] = run
     where = " with ".join([str(path), ", ".join(changed)] if changed else [str(path)])

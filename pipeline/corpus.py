@@ -122,7 +122,7 @@ def run_corpus(
         inputs = [shards[shard] for shards in task.inputs] if stage.report else []
         n_rows = sum(file.rows for file in driving.places[shard].record.kept_files())
         halves = split(stage, shard, out, n_rows, report(stage, out, inputs, settings))
-        records.append(store.write(stage, shard, task.key, halves))
+        records.append(store.write(stage, shard, task.key, halves, driving.places[shard].record.source))
         rows_in += n_rows
         write_seconds += time.perf_counter() - began
     if len(records) != len(driving):

@@ -100,7 +100,8 @@ class _Shard:
 
     def _commit(self, stage: Stage, key: str, halves: Halves) -> tuple[ShardRecord, float]:
         start = time.perf_counter()
-        return self.store.commit(stage, self.task.shard, key, halves), time.perf_counter() - start
+        record = self.store.commit(stage, self.task.shard, key, halves, self.task.chunk.path)
+        return record, time.perf_counter() - start
 
     def _key(self, stage: Stage) -> str:
         """Return the key of this shard of a stage; what the stage reads must be written by then."""

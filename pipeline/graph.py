@@ -13,7 +13,7 @@ from schemas.manifest import REFERENCES
 from stages.clusters import Clusters, cluster_rows
 from stages.clusters.report import count_duplicates
 from stages.dedup import Dedup, mark_duplicates
-from stages.ingest import Ingest, ingest_lines
+from stages.ingest import Ingest, count_records, ingest_lines
 from stages.length import Length, mark_length
 from stages.mask import Mask, count_tokens, label_tokens
 from stages.pack import Pack, pack_conversations
@@ -58,6 +58,9 @@ class Stage:
     """context(configs, assets) -> a sentence for the person whom the stage refuses, from what it cannot know itself."""
     expands: bool = False
     """Whether it may make several rows of one conversation, `<id>#1`, `<id>#2`, ...; all of them are kept or none."""
+    opens: bool = False
+    """Whether one record that it reads may hold several conversations: what went in is then counted by what comes out, of
+    which each record must have a part."""
     partition: str | None = None
     """A column by whose values the kept rows are laid into directories."""
 
@@ -70,6 +73,8 @@ GRAPH: Final = (
         reads=(SOURCE,),
         writes=tables.CONVERSATIONS,
         evidence=tables.QUARANTINE,
+        opens=True,
+        report=count_records,
     ),
     Stage(name="length", run=mark_length, config=Length, reads=("ingest",), writes=tables.MEASURED),
     Stage(

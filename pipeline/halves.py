@@ -54,6 +54,8 @@ def split(stage: Stage, shard: int, out: pl.DataFrame, rows_in: int, counts: dic
     table = table.filter(is_kept)
     kept = conform(table, stage.writes).combine_chunks()
     n_kept, n_dropped = _conversations(kept), sum(reasons.values())
+    if stage.opens:
+        rows_in = _opened(stage, shard, out, rows_in)
     if stage.expands:
         n_kept = _distinct(stage, shard, kept, dropped)
     if n_kept + n_dropped != rows_in:
@@ -98,3 +100,14 @@ def _distinct(stage: Stage, shard: int, kept: pa.Table, dropped: pa.Table | None
     if both:
         raise StageError(f"{stage.name}, shard {shard}: both kept and dropped: {', '.join(both[:5])}")
     return len(conversations)
+
+
+def _opened(stage: Stage, shard: int, out: pl.DataFrame, records_in: int) -> int:
+    """Return the conversations that records were found to hold. Raises StageError if a record has none, or ids repeat."""
+    n_records, n_ids = out["line"].n_unique(), out["id"].n_unique()
+    if n_records != records_in or n_ids != out.height:
+        raise StageError(
+            f"{stage.name}, shard {shard}: {records_in} records in, but {n_records} of them came out as {out.height} rows with "
+            f"{n_ids} ids"
+        )
+    return out.height

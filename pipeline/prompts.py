@@ -18,10 +18,10 @@ from schemas import fields as f
 from schemas.reasons import DropReason
 from schemas.settings import ConfigError
 from stages.ingest import Ingest
+from stages.ingest.conversation import adapt_prompt
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message
-from stages.ingest.shapes import adapt_prompt
 from stages.render.prompt import render_prompts
 from stages.tokenize import encode_conversations
 

@@ -37,7 +37,7 @@ def read_records(inputs: Sequence[str]) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(prefix="chatloom-") as spool:
         for path in expand(inputs)[0]:
             for chunk in scan(path, config, Path(spool)):
-                for source, line, _, raw in read_chunk(chunk, config).iter_rows():
+                for source, line, raw in read_chunk(chunk, config).select("source", "line", "raw").iter_rows():
                     value, problem = _decoded(raw, config)
                     yield Record(row, f"{source}:{line}", raw or b"", value, problem)
                     row += 1

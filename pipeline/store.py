@@ -75,13 +75,13 @@ class Store:
         assert isinstance(frame, pl.DataFrame)
         return frame
 
-    def commit(self, stage: Stage, shard: int, key: str, halves: Halves) -> ShardRecord:
+    def commit(self, stage: Stage, shard: int, key: str, halves: Halves, source: str = "") -> ShardRecord:
         """Write both halves of a stage's output, and last the record that makes them count."""
-        record = self.write(stage, shard, key, halves)
+        record = self.write(stage, shard, key, halves, source)
         self.remember(stage.name, record)
         return record
 
-    def write(self, stage: Stage, shard: int, key: str, halves: Halves) -> ShardRecord:
+    def write(self, stage: Stage, shard: int, key: str, halves: Halves, source: str = "") -> ShardRecord:
         """Write both halves of a stage's output and return their record, which does not count before it is remembered.
 
         A file that holds the very bytes already is left as it is.
@@ -98,6 +98,7 @@ class Store:
         return ShardRecord(
             shard=shard,
             key=key,
+            source=source,
             rows_in=halves.rows_in,
             kept=halves.n_kept,
             dropped=halves.reasons,

@@ -45,10 +45,22 @@ TOKEN_SPAN: Final = pa.struct(
 )
 
 ID: Final = field(
-    "id", pa.string(), "<source path as given>:<1-based line or record>; from tokenize on, #1, #2, ... for its windows"
+    "id",
+    pa.string(),
+    "<source as given>:<1-based line or record>; .1, .2, ... for one of several in it, from tokenize on #1, #2, ... for windows",
+)
+RECORD_ID: Final = field("record_id", pa.string(), "the id that the record has of its own", nullable=True)
+SHAPE: Final = field("shape", pa.string(), "shape in which the record was read: see docs/formats.md")
+REPAIRS: Final = field(
+    "repairs", pa.list_(pa.string()), "what a policy of [ingest] changed, e.g. trailing:1 for a turn that was left out"
+)
+REJECTED: Final = field(
+    "rejected", pa.string(), "of a preference record, the answer that was not chosen, as JSON text", nullable=True
 )
 SOURCE: Final = field("source", pa.string(), "path of the file the record came from, as given")
-TAGS: Final = field("tags", pa.list_(pa.string()), "the record's own `tags`, and its `source` as source:<name>")
+TAGS: Final = field(
+    "tags", pa.list_(pa.string()), "the tags of its set, the record's own, and its `source` as source:<name>"
+)
 MESSAGES: Final = field("messages", pa.list_(MESSAGE), "the conversation, in order")
 TOOLS: Final = field(
     "tools",
@@ -176,8 +188,18 @@ CHECKSUM: Final = field(
 )
 
 LINE: Final = field("line", pa.int64(), "1-based line of the file, or record of the array")
-OFFSET: Final = field("offset", pa.int64(), "where the line starts in the (decompressed) file", unit="byte")
-RAW: Final = field("raw", pa.binary(), "the line's bytes; null when longer than the cap", nullable=True)
+OFFSET: Final = field(
+    "offset",
+    pa.int64(),
+    "where the line starts in the (decompressed) file; null where records are no stretch of bytes",
+    unit="byte",
+    nullable=True,
+)
+RAW: Final = field("raw", pa.binary(), "the record's bytes; null where `skip` says why it is not read", nullable=True)
+SKIP: Final = field("skip", pa.string(), "why the reader gives no bytes: see schemas.reasons.DropReason", nullable=True)
+RULES: Final = field(
+    "rules", pa.string(), "settings of the set that the row is of, as stages.ingest.rules writes them", nullable=True
+)
 EXCERPT: Final = field("excerpt", pa.string(), "the beginning of the line, made printable", nullable=True)
 DETAIL: Final = field("detail", pa.string(), "what was found, and what was expected", nullable=True)
 DROP_REASON: Final = field("drop_reason", pa.string(), "why the row was dropped: see schemas.reasons.DropReason")

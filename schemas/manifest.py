@@ -35,6 +35,8 @@ class ShardRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     shard: int
     key: str
+    source: str = ""
+    """Path of the file that its rows came from, as given."""
     rows_in: int
     kept: int
     """Conversations kept. For every stage but ingest the next stage's rows_in, unless [tokenize] too_long = "windows" made

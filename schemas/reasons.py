@@ -7,6 +7,8 @@ from typing import Final
 class DropReason(StrEnum):
     """Reason that a record was dropped or quarantined; the text is what users see in the funnel."""
 
+    # ingest: the record was not asked for
+    NOT_SAMPLED = "not_sampled"
     # ingest: the line cannot be read
     LINE_TOO_LONG = "line_too_long"
     BAD_UTF8 = "bad_utf8"
@@ -21,6 +23,11 @@ class DropReason(StrEnum):
     UNKNOWN_ROLE = "unknown_role"
     EMPTY_MESSAGE = "empty_message"
     NO_ANSWER = "no_answer"
+    UNSUPPORTED_PART = "unsupported_part"
+    # ingest: a policy of [ingest] refuses it
+    UNANSWERED = "unanswered"
+    FIRST_ASSISTANT = "first_assistant"
+    SAME_ROLE = "same_role"
     # length
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
@@ -43,6 +50,7 @@ class DropReason(StrEnum):
 
 
 EXPLANATIONS: Final[dict[DropReason, str]] = {
+    DropReason.NOT_SAMPLED: "the record is not in the sample that [[source.sets]] share or limit asks for",
     DropReason.LINE_TOO_LONG: "the line is longer than [source] max_line_bytes",
     DropReason.BAD_UTF8: "the line is not valid UTF-8",
     DropReason.BAD_JSON: "the line, or JSON text inside it, is not valid JSON",
@@ -55,6 +63,10 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.UNKNOWN_ROLE: "a message names a role that is not known",
     DropReason.EMPTY_MESSAGE: "a message has neither text nor tool calls",
     DropReason.NO_ANSWER: "no message of the assistant is left to learn from",
+    DropReason.UNSUPPORTED_PART: "a message has a part that is neither text, reasoning nor a tool call, an image for example",
+    DropReason.UNANSWERED: "the last message is not the assistant's ([ingest] trailing)",
+    DropReason.FIRST_ASSISTANT: "the first message is the assistant's ([ingest] first_assistant)",
+    DropReason.SAME_ROLE: "user or assistant speaks twice running ([ingest] same_role)",
     DropReason.TOO_SHORT: "the conversation has fewer characters than [length] min_chars",
     DropReason.TOO_LONG: "the conversation has more characters than [length] max_chars",
     DropReason.TOO_FEW_TURNS: "the conversation has fewer turns than [length] min_turns",

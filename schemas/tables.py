@@ -6,11 +6,27 @@ import pyarrow as pa
 
 from schemas import fields as f
 
-LINES: Final = pa.schema([f.SOURCE, f.LINE, f.OFFSET, f.RAW])
+LINES: Final = pa.schema([f.SOURCE, f.LINE, f.OFFSET, f.RAW, f.SKIP, f.RULES])
 """What the reader hands to ingest: bounded slices of a file, undecoded."""
 
-CONVERSATIONS: Final = pa.schema([f.ID, f.SOURCE, f.TAGS, f.SCORE, f.CREATED, f.MESSAGES, f.TOOLS])
-QUARANTINE: Final = pa.schema([f.LINE, f.OFFSET, f.DETAIL, f.EXCERPT])
+CONVERSATIONS: Final = pa.schema(
+    [
+        f.ID,
+        f.RECORD_ID,
+        f.SOURCE,
+        f.LINE,
+        f.OFFSET,
+        f.SHAPE,
+        f.TAGS,
+        f.SCORE,
+        f.CREATED,
+        f.MESSAGES,
+        f.TOOLS,
+        f.REJECTED,
+        f.REPAIRS,
+    ]
+)
+QUARANTINE: Final = pa.schema([f.DETAIL, f.EXCERPT])
 """Evidence that ingest adds to a line it could not read."""
 
 MEASURED: Final = pa.schema([*CONVERSATIONS, f.N_CHARS, f.N_TURNS])

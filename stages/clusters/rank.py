@@ -14,6 +14,10 @@ from stages.clusters.origins import PREFIX, origins_of
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
+_PLACE: Final = r"^:(\d+)(?:\.(\d+))?$"
+"""What an id has behind its source: the number of the record, and of the conversation in it."""
+_PARTS: Final = 1 << 20
+"""Conversations of one record that are told apart."""
 Criterion = Literal["longest", "shortest", "first", "newest", "oldest", "score", "source"]
 
 FROM_RECORDS: Final[Mapping[str, str]] = {"newest": "created", "oldest": "created", "score": "score"}
@@ -141,9 +145,11 @@ class Ranking:
         return _halves(shard["content_hash"].to_numpy())
 
     def _place(self, shard: pl.DataFrame) -> tuple[U32, U32, U32]:
-        line = pl.col("id").str.strip_prefix(pl.col("source")).str.strip_prefix(":").cast(pl.UInt64, strict=False)
+        behind = pl.col("id").str.strip_prefix(pl.col("source"))
+        line, part = (behind.str.extract(_PLACE, group).cast(pl.UInt64, strict=False) for group in (1, 2))
+        number = line * _PARTS + part.fill_null(0)
         # an id that is no place in a file is a place of its own
-        place = shard.select(path=pl.when(line.is_null()).then("id").otherwise("source"), line=line.fill_null(0))
+        place = shard.select(path=pl.when(line.is_null()).then("id").otherwise("source"), line=number.fill_null(0))
         codes = (place["path"].rank("dense") - 1).to_numpy()
         for path in place["path"].unique().sort():
             self._paths.setdefault(path, len(self._paths))

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 
 from stages.ingest.decode import LineError, has_spaced_key
 from stages.ingest.messages import ROLES, Conversation, Message
+from stages.ingest.policies import ALTERNATING
 from stages.ingest.ranking import UNRANKED, Ranking
 
 
@@ -81,15 +82,17 @@ def read_fast(raw: bytes, ranking: Ranking = UNRANKED) -> Conversation | None:
     ):
         return None
     messages = []
-    answered = False
+    before = None
     for turn in turns:
         role, content = turn.role, turn.content
         if role not in ROLES or not content:
             return None
         role = ROLES[role]
-        answered = answered or role == "assistant"
+        if (role == before and role in ALTERNATING) or (role == "assistant" and before in (None, "system")):
+            return None  # for a policy to decide
+        before = role
         messages.append(Message(role, content))
-    if not answered:
+    if before != "assistant":
         return None
     try:
         score, created = ranking.of(told) if told else (None, None)
@@ -97,4 +100,5 @@ def read_fast(raw: bytes, ranking: Ranking = UNRANKED) -> Conversation | None:
         return None
     source = record.source
     tags = (f"source:{source}",) if source is not UNSET and source else ()
-    return Conversation(messages, None, tags, score, created)
+    own = None if record.id is UNSET else str(record.id)
+    return Conversation(messages, None, tags, score, created, record_id=own)

@@ -5,6 +5,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from stages.ingest.decode import BOM, decode_line
+from stages.ingest.mapping import Mapping
 
 Path: TypeAlias = tuple[str | int, ...]
 """Keys and positions that lead from a record to a value in it."""
@@ -16,8 +17,10 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class Line:
     """A strictly decoded line; raises LineError (see decode_line) when made of one that cannot be."""
 
-    def __init__(self, raw: bytes, max_depth: int) -> None:
+    def __init__(self, raw: bytes, max_depth: int, mapping: Mapping | None = None) -> None:
         self.max_depth = max_depth
+        self.mapping = mapping
+        """Where the user says that the parts of records stand."""
         self.value: Any = decode_line(raw, max_depth=max_depth)
         self._raw = raw.removeprefix(BOM)
         self._opened: dict[Path, dict[str, msgspec.Raw] | list[msgspec.Raw]] = {}

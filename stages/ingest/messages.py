@@ -102,6 +102,12 @@ class Conversation(NamedTuple):
     score: float | None = None
     created: int | None = None
     """Microseconds since 1970, UTC."""
+    shape: str = "messages"
+    record_id: str | None = None
+    rejected: str | None = None
+    """The answer that was not chosen, as JSON text."""
+    repairs: tuple[str, ...] = ()
+    """What a policy changed, e.g. "trailing:1"."""
 
 
 def bad_shape(where: str, expected: str, got: Any) -> LineError:

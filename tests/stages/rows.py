@@ -4,6 +4,11 @@ from typing import Any
 
 import polars as pl
 
+from stages.ingest.conversation import adapt
+from stages.ingest.decode import LineError
+from stages.ingest.line import Line
+from stages.ingest.messages import Conversation
+
 Segment = tuple[str, str, str, int]
 """(text, class, role, message)"""
 
@@ -68,3 +73,34 @@ def tokenized(*rows: list[tuple[int, str, str, int]], weight: dict[int, float] |
         columns["spans"].append(spans)
     schema = {"id": pl.String, "split": pl.String, "input_ids": pl.List(pl.Int32), "spans": pl.List(TEXT_SPAN)}
     return pl.DataFrame(columns, schema=schema)
+
+
+def records(
+    *raws: bytes | None, source: str = "f.jsonl", skip: str | None = None, rules: str | None = None
+) -> pl.DataFrame:
+    """Return LINES rows of these records, at line 1, 2, ..."""
+    columns = {
+        "source": [source] * len(raws),
+        "line": range(1, len(raws) + 1),
+        "offset": [100 * i for i in range(len(raws))],
+        "raw": list(raws),
+        "skip": [skip if raw is None else None for raw in raws],
+        "rules": [rules] * len(raws),
+    }
+    kinds = {
+        "source": pl.String,
+        "line": pl.Int64,
+        "offset": pl.Int64,
+        "raw": pl.Binary,
+        "skip": pl.String,
+        "rules": pl.String,
+    }
+    return pl.DataFrame(columns, schema=kinds)
+
+
+def strict(raw: bytes) -> Conversation:
+    """Return the one conversation that the strict lane reads in a line; raises its LineError."""
+    (found,) = adapt(Line(raw, 64), "auto")
+    if isinstance(found, LineError):
+        raise found
+    return found

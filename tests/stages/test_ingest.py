@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,28 +10,15 @@ from schemas.reasons import DropReason
 from stages.ingest import Ingest, ingest_lines
 from stages.ingest.decode import LineError
 from stages.ingest.fast import read_fast
-from stages.ingest.line import Line
 from stages.ingest.messages import HARMLESS
-from stages.ingest.shapes import adapt
+from tests.stages.rows import records, strict
 
 QA = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 
 
-def lines(*raws: bytes | None) -> pl.DataFrame:
-    return pl.DataFrame(
-        {
-            "source": ["f.jsonl"] * len(raws),
-            "line": range(1, len(raws) + 1),
-            "offset": [100 * i for i in range(len(raws))],
-            "raw": list(raws),
-        },
-        schema={"source": pl.String, "line": pl.Int64, "offset": pl.Int64, "raw": pl.Binary},
-    )
-
-
 def ingest(record: Any, **settings: Any) -> dict[str, Any]:
     raw = record if isinstance(record, bytes) else json.dumps(record, ensure_ascii=False).encode()
-    return ingest_lines(lines(raw), Ingest(**settings)).row(0, named=True)
+    return ingest_lines(records(raw), Ingest(**settings)).row(0, named=True)
 
 
 def said(row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -112,7 +98,7 @@ def test_each_shape_becomes_messages(record, expected):
 )
 def test_a_bad_line_is_quarantined_with_its_place_and_reason(raw, reason):
     good = json.dumps({"messages": QA}).encode()
-    out = ingest_lines(lines(good, raw, good), Ingest())
+    out = ingest_lines(records(good, raw, good), Ingest())
     assert out["drop_reason"].to_list() == [None, reason.value, None]
     bad = out.row(1, named=True)
     assert (bad["id"], bad["line"], bad["offset"]) == ("f.jsonl:2", 2, 100)
@@ -363,7 +349,7 @@ def test_json_values_stay_as_they_were_written():
         b' {"role": "assistant", "content": null, "function_call": {"name": "g", "arguments": {"x":1.10}}}],'
         b' "tools": [{"max" : 1.50, "e": "\\u00e9"} ]}'
     )
-    row = ingest(b"\xef\xbb\xbf" + raw)
+    row = ingest(b"\xef\xbb\xbf" + raw, same_role="keep")
     assert row["tools"] == '[{"max" : 1.50, "e": "\\u00e9"} ]'
     assert [message["tool_calls"] for message in row["messages"]] == [
         None,
@@ -546,7 +532,7 @@ def test_any_text_comes_out_as_it_went_in(turns, escape):
     )
 )
 def test_whatever_the_bytes_every_line_becomes_one_row_with_messages_or_a_reason(raws):
-    out = ingest_lines(lines(*raws), Ingest())
+    out = ingest_lines(records(*raws), Ingest())
     assert out.height == len(raws)
     for row in out.iter_rows(named=True):
         assert (row["drop_reason"] is None) == bool(row["messages"])
@@ -595,7 +581,7 @@ def test_the_fast_lane_never_disagrees_with_the_strict_one(pairs, gap, escape):
     raw = spelled(pairs, gap, escape)
     fast = read_fast(raw)
     if fast is not None:
-        assert adapt(Line(raw, 64), "auto") == fast
+        assert strict(raw) == fast
 
 
 plain_turn = st.fixed_dictionaries(
@@ -618,17 +604,17 @@ def test_whichever_lane_reads_an_ordinary_line_it_says_the_same(pairs, gap, esca
     if row["drop_reason"] is not None:
         assert fast is None
         with pytest.raises(LineError, match=row["drop_reason"]):
-            adapt(Line(raw, 64), "auto")
+            strict(raw)
         return
-    strict = adapt(Line(raw, 64), "auto")
-    assert fast in (None, strict)
-    assert said(row) == [(message.role, message.content) for message in strict.messages]
-    assert (row["tools"], tuple(row["tags"])) == (strict.tools, strict.tags)
+    lawful = strict(raw)
+    assert fast in (None, lawful)
+    assert said(row) == [(message.role, message.content) for message in lawful.messages]
+    assert (row["tools"], tuple(row["tags"])) == (lawful.tools, lawful.tags)
 
 
-def test_the_fast_lane_takes_ordinary_lines():
+def test_the_fast_lane_takes_ordinary_records():
     raw = json.dumps({"id": "1", "source": "s", "conversations": QA}).encode()
-    assert read_fast(raw) == adapt(Line(raw, 64), "auto")
+    assert read_fast(raw) == strict(raw)
     assert read_fast(raw) is not None
 
 

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,17 +14,14 @@ from stages.ingest import Ingest, ingest_lines
 from stages.ingest.fast import read_fast
 from stages.ingest.line import Line
 from stages.ingest.ranking import Ranking
-from stages.ingest.shapes import adapt
+from tests.stages.rows import records, strict
 
 QA = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
-LINES = {"source": pl.String, "line": pl.Int64, "offset": pl.Int64, "raw": pl.Binary}
 
 
 def ingest(record: Any, **settings: Any) -> dict[str, Any]:
     raw = record if isinstance(record, bytes) else json.dumps(record).encode()
-    return ingest_lines(pl.DataFrame([("f.jsonl", 1, 0, raw)], LINES, orient="row"), Ingest(**settings)).row(
-        0, named=True
-    )
+    return ingest_lines(records(raw), Ingest(**settings)).row(0, named=True)
 
 
 def test_nothing_is_read_unless_asked_for():
@@ -198,7 +194,7 @@ def test_the_lanes_agree_and_every_line_becomes_one_row(pairs, gap, ranking):
         return
     line = Line(raw, 64)
     score, created = ranking.of(line.value)
-    assert fast in (None, adapt(line, "auto")._replace(score=score, created=created))
+    assert fast in (None, strict(raw)._replace(score=score, created=created))
     assert row["score"] == score
     assert row["created"] == (
         None if created is None else datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=created)

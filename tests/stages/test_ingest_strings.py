@@ -5,17 +5,15 @@ import json
 import polars as pl
 import pytest
 
-from schemas.tables import LINES
 from stages.ingest import Ingest, ingest_lines
+from tests.stages.rows import records
 
 TEXT = Ingest(unknown="text")
 
 
 def ingest(*raws: bytes | object, source: str = "a.jsonl", config: Ingest = TEXT) -> pl.DataFrame:
     lines = [raw if isinstance(raw, bytes) else json.dumps(raw).encode() for raw in raws]
-    n = len(lines)
-    frame = pl.DataFrame({"source": [source] * n, "line": range(1, n + 1), "offset": [0] * n, "raw": lines})
-    return ingest_lines(frame.select(LINES.names), config)
+    return ingest_lines(records(*lines, source=source), config)
 
 
 def said(out: pl.DataFrame) -> list[list[tuple[str, str]]]:

@@ -1,0 +1,22 @@
+"""Input files as bounded chunks of records: nothing is read whole, and a chunk is known by the bytes it holds."""
+
+from pipeline.source.chunk import Chunk, SourceError
+from pipeline.source.inputs import SUFFIXES, TEXT_SUFFIXES, expand, expand_sets
+from pipeline.source.reading import read_chunk
+from pipeline.source.scan import scan
+from pipeline.source.settings import Source, SourceSet
+from pipeline.source.unpack import unpack
+
+__all__ = [
+    "SUFFIXES",
+    "TEXT_SUFFIXES",
+    "Chunk",
+    "Source",
+    "SourceError",
+    "SourceSet",
+    "expand",
+    "expand_sets",
+    "read_chunk",
+    "scan",
+    "unpack",
+]

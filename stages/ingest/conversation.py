@@ -1,0 +1,123 @@
+"""From a decoded line to the conversations in it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from schemas.reasons import DropReason
+from stages.ingest.calls import functions_text, tools_text
+from stages.ingest.decode import LineError
+from stages.ingest.line import Line, where
+from stages.ingest.messages import Conversation, Message, agreed, optional_text
+from stages.ingest.policies import Policies, says_something, settle
+from stages.ingest.rules import NO_RULES, Rules
+from stages.ingest.shapes import SHAPES, Draft, Shape, recognise
+from stages.ingest.shapes.pairs import ANSWERS
+
+Outcome = Conversation | LineError
+
+
+def adapt(line: Line, shape: str, policies: Policies | None = None, rules: Rules = NO_RULES) -> list[Outcome]:
+    """Return the conversations in `line`, each as it is to be kept, or why it is not; at least one.
+
+    Raises LineError when the record as a whole is none that can be trained on.
+    """
+    policies = policies or Policies()
+    kind, drafts = _drafts(line.value, line, rules.shape or shape)
+    return [_settled(draft, line, kind, policies, rules) for draft in drafts]
+
+
+def adapt_prompt(line: Line, shape: str) -> Conversation:
+    """Return the one conversation in `line`, which need not have an answer; raises LineError when there is none.
+
+    The answer of a record may be absent, null or empty, as may what its last message says, where that is the assistant's.
+    """
+    record = line.value
+    if isinstance(record, dict):
+        record = {answer: "" for asked, answer in ANSWERS.items() if asked in record} | {
+            key: value for key, value in record.items() if value is not None or key not in ANSWERS.values()
+        }
+    kind, drafts = _drafts(record, line, shape)
+    if len(drafts) != 1:
+        raise LineError(DropReason.BAD_SHAPE, f"expected one conversation, got a record of {len(drafts)}")
+    (draft,) = drafts
+    if isinstance(draft, LineError):
+        raise draft
+    messages = []
+    for i, said in enumerate(draft.messages):
+        if says_something(said):
+            messages.append(said)
+        elif said.role == "assistant" and i == len(draft.messages) - 1:
+            break  # a place for the answer
+        elif said.role != "system" or said.reasoning:  # an empty system message says nothing, and is left out
+            raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
+    messages = _with_system(line.value, messages)
+    return Conversation(messages, _tools(line.value, draft, line), _tags(line.value, NO_RULES), shape=kind.name)
+
+
+def _drafts(record: Any, line: Line, shape: str) -> tuple[Shape, Sequence[Draft | LineError]]:
+    kind = recognise(record) if shape == "auto" else SHAPES[shape]
+    drafts = kind.read(record, line)
+    if not drafts:
+        raise LineError(DropReason.NO_ANSWER, f"the record, read as {kind.name}, holds no conversation")
+    return kind, drafts
+
+
+def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Policies, rules: Rules) -> Outcome:
+    if isinstance(found, LineError):
+        return found
+    try:
+        messages, repairs = settle(_with_system(line.value, found.messages), policies)
+        tools = _tools(line.value, found, line)
+    except LineError as error:
+        return error
+    return Conversation(
+        messages,
+        tools,
+        _tags(line.value, rules),
+        shape=kind.name,
+        record_id=_own_id(line.value),
+        rejected=found.rejected,
+        repairs=repairs,
+    )
+
+
+def _with_system(record: Any, messages: list[Message]) -> list[Message]:
+    system = optional_text(record, "system") if isinstance(record, dict) else None
+    if not system:
+        return messages
+    if messages and messages[0].role == "system":
+        if not says_something(messages[0]):
+            return [Message("system", system), *messages[1:]]
+        agreed({"system": system, "the first message": messages[0].content}, "record")
+        return messages
+    return [Message("system", system), *messages]
+
+
+def _tools(record: Any, draft: Draft, line: Line) -> str | None:
+    if not isinstance(record, dict):
+        return None
+    found = {
+        "tools": tools_text(record.get("tools"), ("tools",), line),
+        "functions": functions_text(record.get("functions"), ("functions",), line),
+    }
+    turns = record.get(draft.turns_key) if draft.turns_key is not None else None
+    if draft.turns_key is not None and isinstance(turns, list) and turns and isinstance(turns[0], dict):
+        path = (draft.turns_key, 0, "tools")  # minimind keeps them on the system message
+        found[where(path)] = tools_text(turns[0].get("tools"), path, line)
+    key = agreed(found, "record")
+    return found[key] if key else None
+
+
+def _tags(record: Any, rules: Rules) -> tuple[str, ...]:
+    own, source = (record.get("tags"), record.get("source")) if isinstance(record, dict) else (None, None)
+    tags = [*rules.tags, *(tag for tag in own if isinstance(tag, str))] if isinstance(own, list) else list(rules.tags)
+    if isinstance(source, str) and source:
+        tags.append(f"source:{source}")
+    return tuple(dict.fromkeys(tags))
+
+
+def _own_id(record: Any) -> str | None:
+    if not isinstance(record, dict):
+        return None
+    value = record.get("id")
+    return value if type(value) is str else str(value) if type(value) is int else None

@@ -1,0 +1,26 @@
+"""The shapes records come in: one small adapter each, in one table, chosen by the record's own keys."""
+
+from typing import Any, Final
+
+from schemas.reasons import DropReason
+from stages.ingest.decode import LineError
+from stages.ingest.shapes.pairs import PAIRS
+from stages.ingest.shapes.shape import Draft, Found, Shape
+from stages.ingest.shapes.turn_lists import TURN_LISTS
+
+SHAPES: Final[dict[str, Shape]] = {shape.name: shape for shape in (*TURN_LISTS, *PAIRS)}
+"""In the order in which they are tried."""
+
+
+def recognise(record: Any) -> Shape:
+    """Return the first shape that recognises `record`. Raises LineError, with the record's keys, when none does."""
+    for shape in SHAPES.values():
+        if shape.recognises(record):
+            return shape
+    if not isinstance(record, dict):
+        raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}")
+    keys = ", ".join(sorted(record)[:12])
+    raise LineError(DropReason.UNKNOWN_SHAPE, f"keys {keys or '(none)'}; known shapes: {', '.join(SHAPES)}")
+
+
+__all__ = ["SHAPES", "Draft", "Found", "Shape", "recognise"]

@@ -1,0 +1,40 @@
+"""What a shape is, and what its adapter makes of a record."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from stages.ingest.decode import LineError
+from stages.ingest.line import Line
+from stages.ingest.messages import Message
+
+
+class Draft(NamedTuple):
+    """One conversation as it stands in a record, before any policy is applied to it."""
+
+    messages: list[Message]
+    turns_key: str | None = None
+    """Key of the record's list of turns, the first of which may hold the tools."""
+    rejected: str | None = None
+    """The answer that was not chosen, as JSON text, byte for byte."""
+
+
+Found: TypeAlias = Draft | LineError
+"""A conversation of a record, or why this one of them cannot be read; the others can."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """One way in which conversations are published."""
+
+    name: str
+    recognises: Callable[[Any], bool]
+    """Whether a decoded record has this shape, by its keys and their types; never raises. The first shape that does reads it."""
+    read: Callable[[Any, Line], Sequence[Found]]
+    """The conversations in a record, one or more, in order. Raises LineError when the record as a whole cannot be read."""
+    rule: str
+    """What `recognises` goes by, for the documentation."""
+    example: str
+    """One record as it is really published, shortened, as a line of JSON; a test reads it."""
+    used_by: str = ""
+    """Published data that has this shape."""
