@@ -195,8 +195,13 @@ OFFSET: Final = field(
     unit="byte",
     nullable=True,
 )
-RAW: Final = field("raw", pa.binary(), "the record's bytes; null where `skip` says why it is not read", nullable=True)
-SKIP: Final = field("skip", pa.string(), "why the reader gives no bytes: see schemas.reasons.DropReason", nullable=True)
+RAW: Final = field("raw", pa.binary(), "the record's bytes; null where they are too many to be held", nullable=True)
+SKIP: Final = field(
+    "skip",
+    pa.string(),
+    "why the record is not read: a schemas.reasons.DropReason, and after a colon and a blank what was found, if more is known",
+    nullable=True,
+)
 RULES: Final = field(
     "rules", pa.string(), "settings of the set that the row is of, as stages.ingest.rules writes them", nullable=True
 )

@@ -31,6 +31,9 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Shape of every record, or auto: each record is recognised by its own keys (docs/formats.md)."""
     mapping: Mapping | None = None
     """Where in a record its parts stand, for records of no known shape."""
+    input_border: str = "\n"
+    """What is put between an instruction and its input (or context, or definition), where a record keeps them apart; the
+    template of Stanford Alpaca has "\\n\\n### Input:\\n" there."""
     trailing: Literal["trim", "quarantine", "keep"] = "trim"
     """Turns after the assistant's last one, which nothing answers: left out and counted, refused, or kept untrained."""
     first_assistant: Literal["keep", "trim", "quarantine"] = "keep"
@@ -146,9 +149,10 @@ class _Reader:
 
     def read(self, source: str, raw: bytes | None, skip: str | None, rules: Rules) -> list[Outcome]:
         """Return the outcomes of a record, at least one."""
-        if raw is None:
-            reason = DropReason(skip) if skip else DropReason.LINE_TOO_LONG
-            return [LineError(reason, EXPLANATIONS[reason])]
+        if raw is None or skip:
+            name, _, detail = (skip or DropReason.LINE_TOO_LONG).partition(": ")
+            reason = DropReason(name)
+            return [LineError(reason, detail or EXPLANATIONS[reason])]
         config = self._config
         try:
             if config.unknown == "text" and is_plain(source):
@@ -163,7 +167,7 @@ class _Reader:
 
     def _read_strictly(self, raw: bytes, rules: Rules) -> list[Outcome]:
         config = self._config
-        line = Line(raw, config.max_depth, rules.mapping or config.mapping)
+        line = Line(raw, config.max_depth, rules.mapping or config.mapping, config.input_border)
         try:
             outcomes = adapt(line, config.shape, self._policies, rules)
         except LineError as error:
