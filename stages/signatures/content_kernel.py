@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.signatures.machine import load_byte, load_half, load_word
+from stages.machine import load_byte, load_half, load_word
 from stages.signatures.token_kernel import absorb, mix64
 
 I32 = NDArray[np.int32]

@@ -7,7 +7,7 @@ from numba import njit
 from numba import uint32 as u32
 from numpy.typing import NDArray
 
-from stages.signatures.machine import least_lanes
+from stages.machine import least_lanes
 
 U32 = NDArray[np.uint32]
 

@@ -6,6 +6,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from stages.machine import (
+    beyond_ascii,
+    bytes_within,
+    leading_zeros,
+    load_byte,
+    load_half,
+    load_word,
+    store_word,
+    trailing_zeros,
+)
 from stages.signatures.alphabet import (
     FOLDED,
     IGNORED,
@@ -17,16 +27,6 @@ from stages.signatures.alphabet import (
     WORD,
     WORD_RANGES,
     Alphabet,
-)
-from stages.signatures.machine import (
-    beyond_ascii,
-    bytes_within,
-    leading_zeros,
-    load_byte,
-    load_half,
-    load_word,
-    store_word,
-    trailing_zeros,
 )
 
 _CLOSED = -1  # no token is being read

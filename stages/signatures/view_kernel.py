@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.signatures.machine import load_half
+from stages.machine import load_half
 
 _INLINE = 12  # bytes of a string that lies in its view
 
