@@ -16,7 +16,7 @@ from stages.dedup import Dedup, mark_duplicates
 from stages.ingest import Ingest, count_records, ingest_lines
 from stages.length import Length, mark_length
 from stages.mask import Mask, count_tokens, label_tokens
-from stages.pack import Pack, pack_conversations
+from stages.pack import Pack, count_packed, pack_conversations
 from stages.render import Render, render_conversations, report_render
 from stages.signatures import Signatures, sign_conversations
 from stages.signatures.counts import count_texts
@@ -76,7 +76,14 @@ GRAPH: Final = (
         opens=True,
         report=count_records,
     ),
-    Stage(name="length", run=mark_length, config=Length, reads=("ingest",), writes=tables.MEASURED),
+    Stage(
+        name="length",
+        run=mark_length,
+        config=Length,
+        reads=("ingest",),
+        writes=tables.MEASURED,
+        evidence=tables.EXPLAINED,
+    ),
     Stage(
         name="signatures",
         run=sign_conversations,
@@ -143,9 +150,10 @@ GRAPH: Final = (
         name="pack",
         run=pack_conversations,
         config=Pack,
-        reads=("mask",),
+        reads=("mask", "dedup"),  # the second for the tags
         writes=tables.PACKED,
         evidence=tables.EXPLAINED,
+        report=count_packed,
         partition="split",
     ),
 )

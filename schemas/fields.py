@@ -173,6 +173,7 @@ N_SUPERVISED: Final = field("n_supervised", pa.int32(), "labels that are trained
 WEIGHT_SUM: Final = field("weight_sum", pa.float64(), "sum of the loss weights of the trained labels")
 
 IDS: Final = field("ids", pa.list_(pa.string()), "conversations of this pack, in order")
+PACK_TAGS: Final = field("tags", pa.list_(pa.list_(pa.string())), "tags of each of them, in the same order")
 SEQ_LENGTHS: Final = field("seq_lengths", pa.list_(pa.int32()), "their lengths, in the same order", unit="token")
 PACK_TOKENS: Final = field("n_tokens", pa.int32(), "tokens of the pack", unit="token")
 LONGEST: Final = field("longest", pa.int32(), "tokens of its longest conversation", unit="token")

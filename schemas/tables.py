@@ -68,6 +68,7 @@ LABELLED: Final = pa.schema([f.ID, f.SPLIT, f.INPUT_IDS, f.LABELS, f.LOSS_WEIGHT
 PACKED: Final = pa.schema(
     [
         f.IDS,
+        f.PACK_TAGS,
         f.SPLIT,
         f.INPUT_IDS,
         f.LABELS,

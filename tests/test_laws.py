@@ -133,7 +133,8 @@ def test_reports_of_parts_add_up_to_the_report_of_the_whole(world, stage):
     height = inputs[0].height
     sums: Counter[str] = Counter()
     for first, last in ((0, height // 3), (height // 3, height)):
-        parts = [frame.slice(first, last - first) for frame in inputs]
+        # a side table that has other rows is joined by id: a part finds its own in the whole of it
+        parts = [frame.slice(first, last - first) if frame.height == height else frame for frame in inputs]
         # what becomes of a row of the corpus depends on all rows, so there the shard is cut after it is decided
         out = world.out[stage.name].slice(first, last - first) if stage in CORPUS else world.run(stage, *parts)
         sums.update(stage.report(out, *parts, config))

@@ -9,8 +9,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.checksum import checksums
+from schemas.fields import TAGS
 from schemas.reasons import DropReason
 from stages import arrow
+from stages.pack.tags import count_tags, tags_of
 
 
 class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,15 +26,21 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     in the order of the rows, so that a batch of packs is a batch of conversations."""
 
 
-def pack_conversations(frame: pl.DataFrame, config: Pack) -> pl.DataFrame:
+def pack_conversations(frame: pl.DataFrame, distinct: pl.DataFrame, config: Pack) -> pl.DataFrame:
     """Group the conversations of each split into packs of at most `max_seq_len` tokens, never splitting one.
 
-    The same frame gives the same packs; tokens in = tokens out. A conversation that fits no pack comes out alone, with
+    `distinct` has their tags (schemas.tables.DISTINCT), which come out beside their ids. The same frame gives the same packs; tokens in = tokens out. A conversation that fits no pack comes out alone, with
     its drop reason. Source: best-fit decreasing, as in "Fewer Truncations Improve Language Modeling" (2404.10830).
     """
+    frame = frame.with_columns(pl.Series("tags", tags_of(frame["id"], distinct)))
     splits = frame["split"].unique().sort().to_list()
     packs = [_pack_split(frame.filter(pl.col("split") == split), split, config) for split in splits]
     return pl.concat(packs) if packs else _pack_split(frame, "train", config)
+
+
+def count_packed(_out: pl.DataFrame, frame: pl.DataFrame, distinct: pl.DataFrame, config: Pack) -> dict[str, int]:
+    """Return what is packed under each tag: see stages.pack.tags.count_tags."""
+    return count_tags(frame, distinct, config.max_seq_len)
 
 
 def _pack_split(frame: pl.DataFrame, split: str, config: Pack) -> pl.DataFrame:
@@ -57,6 +65,7 @@ def _pack_split(frame: pl.DataFrame, split: str, config: Pack) -> pl.DataFrame:
     weights, row_weights = _weights(frame, rows, pack_ends)
     columns = {
         "ids": arrow.list_column(pack_ends, frame["id"].to_arrow().cast(pa.string()).take(pa.array(rows))),
+        "tags": arrow.list_column(pack_ends, frame["tags"].to_arrow().cast(TAGS.type).take(pa.array(rows))),
         "split": pa.array([split] * (len(pack_ends) - 1), pa.string()),
         "input_ids": arrow.list_column(packed_tokens, gather(rows, offsets, ids.astype(np.int32, copy=False))),
         "labels": arrow.list_column(packed_tokens, gather(rows, offsets, labels.astype(np.int32, copy=False))),
@@ -112,4 +121,4 @@ def _weights(
     return pa.array(packs, pa.list_(pa.float32())), sums
 
 
-__all__ = ["Pack", "pack_conversations"]
+__all__ = ["Pack", "count_packed", "pack_conversations"]

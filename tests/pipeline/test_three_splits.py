@@ -1,6 +1,7 @@
 """A test split goes the way of the other two: into packs of its own, onto the card, and out of it as a data set."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
@@ -33,13 +34,19 @@ SHARDS = [
 ]
 
 
+def tagged(ids: Iterable[str]) -> pl.DataFrame:
+    """The conversations with these ids; those of an even number have tags."""
+    tags = {id_: ["domain:code", "even"] if int(id_[2:]) % 2 == 0 else [] for id_ in ids}
+    return pl.DataFrame(list(tags.items()), {"id": pl.String, "tags": pl.List(pl.String)}, orient="row")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     root, pack = tmp_path / "run", by_name("pack")
     store, records = Store(root), []
     for number, splits in enumerate(SHARDS):
         rows = [(id_, name, [1, 2, 3], [-100, 2, 3], None, 3, 2) for id_, name in splits.items()]
-        out = pack_conversations(pl.DataFrame(rows, SCHEMA, orient="row"), Pack(max_seq_len=8))
+        out = pack_conversations(pl.DataFrame(rows, SCHEMA, orient="row"), tagged(splits), Pack(max_seq_len=8))
         records.append(store.commit(pack, number, "k", split(pack, number, out, len(rows))))
     store.finish(pack, records, "k", settings="", libraries={}, added_tokens={})
     (tmp_path / "my.toml").write_text(f'run = "{root}"\n[source]\ninputs = ["a"]\n')
@@ -58,6 +65,8 @@ def test_each_split_has_packs_of_its_own(run):
 def test_the_run_is_a_data_set_of_three_splits(run, tmp_path):
     packs = datasets.load_dataset(str(run), cache_dir=str(tmp_path / "cache"))
     assert {name: sum(map(len, packs[name]["ids"])) for name in packs} == {"train": 2, "validation": 1, "test": 3}
+    assert packs["test"]["ids"][:] == [["a:2"], ["a:5", "a:6"]]
+    assert packs["test"]["tags"][:] == [[["domain:code", "even"]], [[], ["domain:code", "even"]]]
 
 
 def test_a_test_pack_can_be_looked_at_by_the_id_of_a_conversation(run):
@@ -71,7 +80,7 @@ def test_a_test_pack_can_be_looked_at_by_the_id_of_a_conversation(run):
 def test_a_split_that_is_no_more_leaves_nothing_behind(run):
     store, pack = Store(run), by_name("pack")
     rows = [(id_, "train", [1, 2, 3], [-100, 2, 3], None, 3, 2) for id_ in ("a:5", "a:6")]
-    out = pack_conversations(pl.DataFrame(rows, SCHEMA, orient="row"), Pack(max_seq_len=8))
+    out = pack_conversations(pl.DataFrame(rows, SCHEMA, orient="row"), tagged(["a:5", "a:6"]), Pack(max_seq_len=8))
     store.commit(pack, 1, "k2", split(pack, 1, out, 2))
     assert sorted(str(path.relative_to(run)) for path in run.glob("pack/kept/*/00001.arrow")) == [
         "pack/kept/train/00001.arrow"

@@ -1,8 +1,9 @@
 import polars as pl
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.pack import Pack, pack_conversations
+from stages.pack import Pack, count_packed, pack_conversations
 
 SCHEMA = {
     "id": pl.String,
@@ -34,8 +35,19 @@ def labelled(*lengths: int, splits: list[str] | None = None, weights: dict[int, 
     )
 
 
+def tagged(frame: pl.DataFrame, **tags: list[str]) -> pl.DataFrame:
+    """The conversations of `frame`, with such tags: a0=["x"] for those of a:0."""
+    ids = list(dict.fromkeys(name.partition("#")[0] for name in frame["id"]))
+    found = [tags.get(name.replace(":", ""), []) for name in ids]
+    return pl.DataFrame({"id": ids, "tags": found}, schema={"id": pl.String, "tags": pl.List(pl.String)})
+
+
+def packed(frame: pl.DataFrame, config: Pack, **tags: list[str]) -> pl.DataFrame:
+    return pack_conversations(frame, tagged(frame, **tags), config)
+
+
 def test_the_longest_goes_first_and_each_into_the_fullest_pack_that_has_room():
-    out = pack_conversations(labelled(3, 5, 4, 8), Pack(max_seq_len=8))
+    out = packed(labelled(3, 5, 4, 8), Pack(max_seq_len=8))
     assert out["ids"].to_list() == [["a:3"], ["a:1", "a:0"], ["a:2"]]
     assert out["seq_lengths"].to_list() == [[8], [5, 3], [4]]
     assert out["n_supervised"].to_list() == [7, 6, 3]
@@ -44,19 +56,19 @@ def test_the_longest_goes_first_and_each_into_the_fullest_pack_that_has_room():
 
 
 def test_a_conversation_that_fits_nowhere_is_dropped_alone_with_its_length():
-    out = pack_conversations(labelled(3, 11), Pack(max_seq_len=8))
+    out = packed(labelled(3, 11), Pack(max_seq_len=8))
     assert out["ids"].to_list() == [["a:0"], ["a:1"]]
     assert out["drop_reason"].to_list() == [None, "over_max_seq_len"]
     assert out["detail"].to_list() == [None, "11 tokens, [pack] max_seq_len = 8"]
 
 
 def test_splits_never_share_a_pack():
-    out = pack_conversations(labelled(2, 2, 2, splits=["train", "validation", "train"]), Pack(max_seq_len=8))
+    out = packed(labelled(2, 2, 2, splits=["train", "validation", "train"]), Pack(max_seq_len=8))
     assert out.select("split", "ids").rows() == [("train", ["a:0", "a:2"]), ("validation", ["a:1"])]
 
 
 def test_weights_travel_with_their_tokens_and_are_summed():
-    out = pack_conversations(labelled(4, 3, 8, weights={0: 0.5}), Pack(max_seq_len=8))
+    out = packed(labelled(4, 3, 8, weights={0: 0.5}), Pack(max_seq_len=8))
     assert out["ids"].to_list() == [["a:2"], ["a:0", "a:1"]]
     assert out["loss_weights"].to_list() == [None, [0.0, 0.5, 0.5, 0.5, 0.0, 1.0, 1.0]]
     assert out["weight_sum"].to_list() == [7.0, 3.5]
@@ -69,7 +81,7 @@ def test_sums_are_those_of_the_conversations_of_a_pack():
         pl.Series("n_supervised", [2, 4, 0], pl.Int32),
         pl.Series("labels", [*frame["labels"].to_list()[:2], [-100, -100]], pl.List(pl.Int32)),
     )
-    out = pack_conversations(silent, Pack(max_seq_len=9))
+    out = packed(silent, Pack(max_seq_len=9))
     assert out["seq_lengths"].to_list() == [[5, 3], [2]]
     sums = out.select("n_tokens", "longest", "sum_squares", "n_trained", "root_weight_sum").rows()
     assert sums == [(8, 5, 34, 2, 2 + 2**0.5), (2, 2, 4, 0, 0.0)]
@@ -77,7 +89,7 @@ def test_sums_are_those_of_the_conversations_of_a_pack():
 
 def test_single_leaves_each_conversation_alone_and_in_its_place():
     frame = labelled(3, 11, 5, 4, splits=["train", "train", "validation", "train"])
-    out = pack_conversations(frame, Pack(max_seq_len=8, strategy="single"))
+    out = packed(frame, Pack(max_seq_len=8, strategy="single"))
     assert out["ids"].to_list() == [["a:0"], ["a:3"], ["a:1"], ["a:2"]]
     assert out["drop_reason"].to_list() == [None, None, "over_max_seq_len", None]
     assert out["input_ids"].to_list()[1] == [3000, 3001, 3002, 3003]
@@ -86,7 +98,7 @@ def test_single_leaves_each_conversation_alone_and_in_its_place():
 
 def test_a_checksum_changes_with_all_that_is_trained_with_and_nothing_else():
     def checksum(frame: pl.DataFrame) -> int:
-        (found,) = pack_conversations(frame, Pack(max_seq_len=8, strategy="single"))["checksum"].to_list()
+        (found,) = packed(frame, Pack(max_seq_len=8, strategy="single"))["checksum"].to_list()
         return found
 
     frame = labelled(4)
@@ -104,7 +116,7 @@ def test_a_checksum_changes_with_all_that_is_trained_with_and_nothing_else():
 
 
 def test_no_rows_give_no_packs():
-    out = pack_conversations(labelled().clear(), Pack())
+    out = packed(labelled().clear(), Pack())
     assert out.height == 0
     assert set(out.columns) >= {"ids", "input_ids", "labels", "seq_lengths"}
 
@@ -112,7 +124,7 @@ def test_no_rows_give_no_packs():
 @given(st.lists(st.integers(2, 40), max_size=60), st.integers(8, 33), st.sampled_from(["bfd", "single"]))
 def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity, strategy):
     frame = labelled(*lengths)
-    out = pack_conversations(frame, Pack(max_seq_len=capacity, strategy=strategy))
+    out = packed(frame, Pack(max_seq_len=capacity, strategy=strategy))
     kept = out.filter(pl.col("drop_reason").is_null())
     assert sorted(name for ids in out["ids"].to_list() for name in ids) == sorted(frame["id"].to_list())
     assert all(sum(row) == len(ids) <= capacity for row, ids in kept.select("seq_lengths", "input_ids").iter_rows())
@@ -130,5 +142,62 @@ def test_tokens_in_are_tokens_out_and_no_pack_is_too_long(lengths, capacity, str
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=200))
 def test_at_most_one_pack_is_half_empty(lengths):
     # true of every packing that opens a pack only when nothing else fits: two such packs would have been one
-    out = pack_conversations(labelled(*lengths), Pack(max_seq_len=64))
+    out = packed(labelled(*lengths), Pack(max_seq_len=64))
     assert sum(sum(row) <= 32 for row in out["seq_lengths"].to_list()) <= 1
+
+
+def test_tags_stand_beside_their_conversations_in_the_order_of_the_pack():
+    odd = 'a,b\n\x1b[31m"|</td>'
+    out = packed(labelled(3, 5, 4, 11), Pack(max_seq_len=8), a0=["domain:code", odd], a1=["domain:code"], a3=["long"])
+    assert out["ids"].to_list() == [["a:1", "a:0"], ["a:2"], ["a:3"]]
+    assert out["tags"].to_list() == [[["domain:code"], ["domain:code", odd]], [[]], [["long"]]]
+
+
+def test_a_window_has_the_tags_of_its_conversation():
+    frame = labelled(3, 3, 3).with_columns(id=pl.Series(["a#1:7#1", "a#1:7#2", "a#1:8"]))
+    known = pl.DataFrame({"id": ["a#1:6", "a#1:7", "a#1:8"], "tags": [["no"], ["seven"], ["eight"]]})
+    out = pack_conversations(frame, known, Pack(max_seq_len=9))
+    assert out["tags"].to_list() == [[["seven"], ["seven"], ["eight"]]]
+
+
+def test_a_row_of_no_known_conversation_is_a_defect():
+    frame = labelled(3, 3)
+    with pytest.raises(ValueError, match="1 row.* that dedup kept: a:1"):
+        pack_conversations(frame, tagged(frame.head(1), a0=["x"]), Pack(max_seq_len=8))
+
+
+def test_tags_change_no_pack_and_no_checksum():
+    frame = labelled(3, 5, 4, 8, 2)
+    plain = packed(frame, Pack(max_seq_len=8))
+    with_tags = packed(frame, Pack(max_seq_len=8), a0=["x"], a4=["x", "y"])
+    assert with_tags.drop("tags").equals(plain.drop("tags"))
+    assert set(plain["tags"].explode().explode().drop_nulls()) == set()
+
+
+def test_what_is_packed_is_counted_for_each_tag_and_split():
+    frame = labelled(3, 5, 9, 4, splits=["train", "train", "train", "validation"])
+    known = tagged(frame, a0=["x", "y/z"], a1=["x"], a2=["x"], a3=["x"])
+    # a:2 is too long for a pack
+    assert count_packed(frame, frame, known, Pack(max_seq_len=8)) == {
+        "tagged/train/conversations/x": 2,
+        "tagged/train/tokens/x": 8,
+        "tagged/train/trained/x": 6,
+        "tagged/train/conversations/y/z": 1,
+        "tagged/train/tokens/y/z": 3,
+        "tagged/train/trained/y/z": 2,
+        "tagged/validation/conversations/x": 1,
+        "tagged/validation/tokens/x": 4,
+        "tagged/validation/trained/x": 3,
+    }
+    assert count_packed(frame, frame, tagged(frame), Pack()) == {}
+
+
+def test_of_very_many_tags_the_rare_ones_count_together():
+    frame = labelled(*[3] * 90)
+    own = {f"a{i}": ["all", f"t{i // 2:02}", f"u{i // 2:02}", f"v{i // 2:02}"] for i in range(90)}
+    counts = count_packed(frame, frame, tagged(frame, **own), Pack())
+    assert len(counts) == 3 * 65
+    assert counts["tagged/train/conversations/all"] == 90
+    # 63 of the other 135 have a name of their own; every conversation has one or two of the rest, and counts once
+    assert counts["tagged/train/conversations/*"] == 90
+    assert counts["tagged/train/tokens/*"] == 3 * 90

@@ -127,6 +127,7 @@ def summed(rows: Sequence[dict[str, object]]) -> pa.Table:
                 "n_trained": len([weight for weight in sums if weight > 0]),
                 "root_weight_sum": sum(weight**0.5 for weight in sums),
                 "checksum": 0,
+                "tags": [[] for _ in lengths],
             }
             | row
         )
