@@ -29,8 +29,9 @@ class Pack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 def pack_conversations(frame: pl.DataFrame, distinct: pl.DataFrame, config: Pack) -> pl.DataFrame:
     """Group the conversations of each split into packs of at most `max_seq_len` tokens, never splitting one.
 
-    `distinct` has their tags (schemas.tables.DISTINCT), which come out beside their ids. The same frame gives the same packs; tokens in = tokens out. A conversation that fits no pack comes out alone, with
-    its drop reason. Source: best-fit decreasing, as in "Fewer Truncations Improve Language Modeling" (2404.10830).
+    `distinct` has their tags (schemas.tables.DISTINCT), which come out beside their ids. The same frame gives the same
+    packs; tokens in = tokens out. A conversation that fits no pack comes out alone, with its drop reason. Source: best-fit
+    decreasing, as in "Fewer Truncations Improve Language Modeling" (2404.10830).
     """
     frame = frame.with_columns(pl.Series("tags", tags_of(frame["id"], distinct)))
     splits = frame["split"].unique().sort().to_list()

@@ -162,7 +162,7 @@ def test_a_window_has_the_tags_of_its_conversation():
 
 def test_a_row_of_no_known_conversation_is_a_defect():
     frame = labelled(3, 3)
-    with pytest.raises(ValueError, match="1 row.* that dedup kept: a:1"):
+    with pytest.raises(ValueError, match="that dedup kept: a:1"):
         pack_conversations(frame, tagged(frame.head(1), a0=["x"]), Pack(max_seq_len=8))
 
 
