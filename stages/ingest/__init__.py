@@ -128,15 +128,13 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
 
 
 def count_records(out: pl.DataFrame, frame: pl.DataFrame, _config: Ingest) -> dict[str, int]:
-    """Return how many rows were read in which shape, what policies changed, and how many records held several conversations."""
-    counts: Counter[str] = Counter()
+    """Return how many rows were read in which shape, what policies changed, and how many records all of them are of."""
+    counts = Counter({"records": frame.height})
     for shape, n in out["shape"].drop_nulls().value_counts().iter_rows():
         counts[f"shape/{shape}"] = n
     for repair in out["repairs"].explode().drop_nulls().to_list():
         name, _, n = repair.partition(":")
         counts[f"repaired/{name}"] += int(n)
-    if out.height != frame.height:
-        counts["records"] = frame.height
     return dict(sorted(counts.items()))
 
 
