@@ -17,8 +17,10 @@ _array: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 class Line:
     """A strictly decoded line; raises LineError (see decode_line) when made of one that cannot be."""
 
-    def __init__(self, raw: bytes, max_depth: int, mapping: Mapping | None = None) -> None:
+    def __init__(self, raw: bytes, max_depth: int, mapping: Mapping | None = None, input_border: str = "\n") -> None:
         self.max_depth = max_depth
+        self.input_border = input_border
+        """What stands between an instruction and its input, where a record keeps them apart."""
         self.mapping = mapping
         """Where the user says that the parts of records stand."""
         self.value: Any = decode_line(raw, max_depth=max_depth)

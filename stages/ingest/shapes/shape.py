@@ -17,6 +17,14 @@ class Draft(NamedTuple):
     """Key of the record's list of turns, the first of which may hold the tools."""
     rejected: str | None = None
     """The answer that was not chosen, as JSON text, byte for byte."""
+    read: frozenset[str] = frozenset()
+    """Keys of the record that hold what is said, though in other records they say something of it: source, system, tags."""
+    tags: tuple[str, ...] = ()
+    """Tags that the record gives it, besides those under tags and source."""
+    record_id: str | None = None
+    """The id that it has in the record; None for the record's own."""
+    repairs: tuple[str, ...] = ()
+    """What reading it left out, e.g. "other_answers:2", before those of the policies."""
 
 
 Found: TypeAlias = Draft | LineError
