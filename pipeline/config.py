@@ -60,9 +60,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return the config as TOML, defaults included; a value that is not set is left out."""
         document: Document = {"run": self.run, "seed": self.seed}
         for name, section in self.sections.items():
-            values: dict[str, Any] = msgspec.to_builtins(section)
-            document[name] = {key: value for key, value in values.items() if value is not None}
+            document[name] = _without_null(msgspec.to_builtins(section))
         return tomli_w.dumps(document).encode()
+
+
+def _without_null(value: Any) -> Any:
+    """Return a value without the keys, at any depth, that have none: TOML has no null."""
+    if isinstance(value, dict):
+        return {key: _without_null(inside) for key, inside in value.items() if inside is not None}
+    return [_without_null(inside) for inside in value] if isinstance(value, list | tuple) else value
 
 
 def load_config(

@@ -33,6 +33,13 @@ class DropReason(StrEnum):
     TOO_LONG = "too_long"
     TOO_FEW_TURNS = "too_few_turns"
     TOO_MANY_TURNS = "too_many_turns"
+    MESSAGE_TOO_SHORT = "message_too_short"
+    MESSAGE_TOO_LONG = "message_too_long"
+    SCRIPT_SHARE = "script_share"
+    TOO_MANY_SYMBOLS = "too_many_symbols"
+    LONG_RUN = "long_run"
+    REPEATED_LINES = "repeated_lines"
+    PATTERN = "pattern"
     # dedup
     EXACT_DUPLICATE = "exact_duplicate"
     NEAR_DUPLICATE = "near_duplicate"
@@ -67,10 +74,17 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.UNANSWERED: "the last message is not the assistant's ([ingest] trailing)",
     DropReason.FIRST_ASSISTANT: "the first message is the assistant's ([ingest] first_assistant)",
     DropReason.SAME_ROLE: "user or assistant speaks twice running ([ingest] same_role)",
-    DropReason.TOO_SHORT: "the conversation has fewer characters than [length] min_chars",
-    DropReason.TOO_LONG: "the conversation has more characters than [length] max_chars",
-    DropReason.TOO_FEW_TURNS: "the conversation has fewer turns than [length] min_turns",
-    DropReason.TOO_MANY_TURNS: "the conversation has more turns than [length] max_turns",
+    DropReason.TOO_SHORT: "the conversation has fewer characters or bytes than [length] asks for",
+    DropReason.TOO_LONG: "the conversation has more characters or bytes than [length] allows",
+    DropReason.TOO_FEW_TURNS: "the conversation, or a side of it, has fewer turns than [length] asks for",
+    DropReason.TOO_MANY_TURNS: "the conversation, or a side of it, has more turns than [length] allows",
+    DropReason.MESSAGE_TOO_SHORT: "a message has fewer characters or bytes than [length] asks of its side",
+    DropReason.MESSAGE_TOO_LONG: "a message has more characters or bytes than [length] allows its side",
+    DropReason.SCRIPT_SHARE: "the share of a script in what a side says is not as [[length.scripts]] asks",
+    DropReason.TOO_MANY_SYMBOLS: "a message has a larger share of symbols than [[length.noise]] allows",
+    DropReason.LONG_RUN: "a message repeats one character more often in a row than [[length.noise]] allows",
+    DropReason.REPEATED_LINES: "a message has a larger share of repeated lines than [[length.noise]] allows",
+    DropReason.PATTERN: "a message has a text that [[length.patterns]] matches",
     DropReason.EXACT_DUPLICATE: "the same text, once normalised, as its keeper",
     DropReason.NEAR_DUPLICATE: "similar to its keeper by at least its threshold of [clusters] (exact Jaccard)",
     DropReason.ALL_COPIES: "other rows are duplicates of it, and [clusters] copies = 0 says to keep none",
