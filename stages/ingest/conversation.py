@@ -1,7 +1,7 @@
 """From a decoded line to the conversations in it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from schemas.reasons import DropReason
 from stages.ingest.calls import functions_text, tools_text
@@ -11,9 +11,16 @@ from stages.ingest.messages import Conversation, Message, agreed, optional_text
 from stages.ingest.policies import Policies, says_something, settle
 from stages.ingest.rules import NO_RULES, Rules
 from stages.ingest.shapes import SHAPES, Draft, Shape, recognise
-from stages.ingest.shapes.pairs import ANSWERS
+from stages.ingest.shapes.pairs import with_room
 
 Outcome = Conversation | LineError
+_SYSTEM: Final = ("system", "system_prompt")
+"""Keys of a record that hold its first message."""
+_IDS: Final = (
+    *("id", "_id", "conversation_id", "uuid", "idx", "example_id", "task_id", "prompt_id", "question_id"),
+    *("message_tree_id", "row_id"),
+)
+"""Keys of a record that hold its own id; the first that is text or a whole number is it."""
 
 
 def adapt(line: Line, shape: str, policies: Policies | None = None, rules: Rules = NO_RULES) -> list[Outcome]:
@@ -31,12 +38,7 @@ def adapt_prompt(line: Line, shape: str) -> Conversation:
 
     The answer of a record may be absent, null or empty, as may what its last message says, where that is the assistant's.
     """
-    record = line.value
-    if isinstance(record, dict):
-        record = {answer: "" for asked, answer in ANSWERS.items() if asked in record} | {
-            key: value for key, value in record.items() if value is not None or key not in ANSWERS.values()
-        }
-    kind, drafts = _drafts(record, line, shape)
+    kind, drafts = _drafts(with_room(line.value), line, shape)
     if len(drafts) != 1:
         raise LineError(DropReason.BAD_SHAPE, f"expected one conversation, got a record of {len(drafts)}")
     (draft,) = drafts
@@ -51,7 +53,7 @@ def adapt_prompt(line: Line, shape: str) -> Conversation:
         elif said.role != "system" or said.reasoning:  # an empty system message says nothing, and is left out
             raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
     messages = _with_system(line.value, messages)
-    return Conversation(messages, _tools(line.value, draft, line), _tags(line.value, NO_RULES), shape=kind.name)
+    return Conversation(messages, _tools(line.value, draft, line), _tags(line.value, NO_RULES, draft), shape=kind.name)
 
 
 def _drafts(record: Any, line: Line, shape: str) -> tuple[Shape, Sequence[Draft | LineError]]:
@@ -73,16 +75,19 @@ def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Polici
     return Conversation(
         messages,
         tools,
-        _tags(line.value, rules),
+        _tags(line.value, rules, found),
         shape=kind.name,
-        record_id=_own_id(line.value),
+        record_id=found.record_id or _own_id(line.value),
         rejected=found.rejected,
-        repairs=repairs,
+        repairs=(*found.repairs, *repairs),
     )
 
 
 def _with_system(record: Any, messages: list[Message]) -> list[Message]:
-    system = optional_text(record, "system") if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return messages
+    found = {key: optional_text(record, key) or None for key in _SYSTEM if key in record}
+    system = found[key] if (key := agreed(found, "record")) else None
     if not system:
         return messages
     if messages and messages[0].role == "system":
@@ -108,10 +113,12 @@ def _tools(record: Any, draft: Draft, line: Line) -> str | None:
     return found[key] if key else None
 
 
-def _tags(record: Any, rules: Rules) -> tuple[str, ...]:
+def _tags(record: Any, rules: Rules, draft: Draft) -> tuple[str, ...]:
     own, source = (record.get("tags"), record.get("source")) if isinstance(record, dict) else (None, None)
-    tags = [*rules.tags, *(tag for tag in own if isinstance(tag, str))] if isinstance(own, list) else list(rules.tags)
-    if isinstance(source, str) and source:
+    tags = [*rules.tags, *draft.tags]
+    if isinstance(own, list) and "tags" not in draft.read:
+        tags += [tag for tag in own if isinstance(tag, str)]
+    if isinstance(source, str) and source and "source" not in draft.read:
         tags.append(f"source:{source}")
     return tuple(dict.fromkeys(tags))
 
@@ -119,5 +126,5 @@ def _tags(record: Any, rules: Rules) -> tuple[str, ...]:
 def _own_id(record: Any) -> str | None:
     if not isinstance(record, dict):
         return None
-    value = record.get("id")
-    return value if type(value) is str else str(value) if type(value) is int else None
+    values = (record.get(key) for key in _IDS)
+    return next((str(value) for value in values if type(value) in (str, int)), None)

@@ -94,7 +94,7 @@ def test_a_record_says_what_is_wrong_with_it(served: Served, tmp_path: Path) -> 
         "empty_message: message 1 (assistant) has neither text nor tool calls",
         None,
         "nothing is asked: there is no message before the answer",
-        "unknown_shape: keys text; known shapes: messages, sharegpt, alpaca, prompt_completion",
+        "unknown_shape: keys text: no known shape has them; mapping says what is what",
         "unknown_shape: expected a JSON object, got list",
     ]
     assert found[0].record.expected is None

@@ -4,12 +4,17 @@ from typing import Any, Final
 
 from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
-from stages.ingest.shapes.pairs import PAIRS
+from stages.ingest.shapes.pairs import PAIRS, PAIRS_FIRST
+from stages.ingest.shapes.remainder import REMAINDER
+from stages.ingest.shapes.rounds import ROUNDS
 from stages.ingest.shapes.shape import Draft, Found, Shape
+from stages.ingest.shapes.tasks import TASKS
 from stages.ingest.shapes.turn_lists import TURN_LISTS
 
-SHAPES: Final[dict[str, Shape]] = {shape.name: shape for shape in (*TURN_LISTS, *PAIRS)}
-"""In the order in which they are tried."""
+SHAPES: Final[dict[str, Shape]] = {
+    shape.name: shape for shape in (*ROUNDS, *TASKS, *PAIRS_FIRST, *TURN_LISTS, *PAIRS, *REMAINDER)
+}
+"""In the order in which they are tried: what one data set has alone, lists of turns, questions and answers, the rest."""
 
 
 def recognise(record: Any) -> Shape:
@@ -20,7 +25,9 @@ def recognise(record: Any) -> Shape:
     if not isinstance(record, dict):
         raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}")
     keys = ", ".join(sorted(record)[:12])
-    raise LineError(DropReason.UNKNOWN_SHAPE, f"keys {keys or '(none)'}; known shapes: {', '.join(SHAPES)}")
+    raise LineError(
+        DropReason.UNKNOWN_SHAPE, f"keys {keys or '(none)'}: no known shape has them; mapping says what is what"
+    )
 
 
 __all__ = ["SHAPES", "Draft", "Found", "Shape", "recognise"]

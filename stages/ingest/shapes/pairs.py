@@ -1,68 +1,158 @@
-"""Records that hold a question and its answer."""
+"""All pairs of keys that questions and answers are published under, in the order in which they are tried."""
 
 from typing import Any, Final
 
-from stages.ingest.line import Line
-from stages.ingest.messages import Message, bad_shape, optional_text, text
-from stages.ingest.shapes.shape import Draft, Shape
-from stages.ingest.turns import message
+from stages.ingest.shapes.pair import Pair
 
-Record = dict[str, Any]
-ANSWERS: Final = {"instruction": "output", "prompt": "completion"}
-"""Keys of a question, and of its answer."""
-
-
-def _alpaca(record: Record, _: Line) -> list[Draft]:
-    messages = []
-    history = record.get("history") or []
-    if not isinstance(history, list):
-        raise bad_shape("history", "a list of pairs", history)
-    for i, pair in enumerate(history):
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise bad_shape(f"history[{i}]", "a pair [question, answer]", pair)
-        messages.append(Message("user", text(pair[0], f"history[{i}][0]")))
-        messages.append(Message("assistant", text(pair[1], f"history[{i}][1]")))
-    instruction = text(record.get("instruction"), "instruction")
-    extra = optional_text(record, "input")
-    question = f"{instruction}\n{extra}" if instruction and extra else instruction or extra or ""
-    messages.append(Message("user", question))
-    messages.append(Message("assistant", text(record.get("output"), "output")))
-    return [Draft(messages)]
-
-
-def _prompt_completion(record: Record, line: Line) -> list[Draft]:
-    sides = (*_side(record, "prompt", "user", line), *_side(record, "completion", "assistant", line))
-    return [Draft(list(sides), "prompt")]
-
-
-def _side(record: Record, key: str, speaker: str, line: Line) -> list[Message]:
-    value = record.get(key)
-    if isinstance(value, list):
-        return [message(turn, (key, i), line) for i, turn in enumerate(value)]
-    if isinstance(value, dict):
-        return [message(value, (key,), line)]
-    return [Message(speaker, text(value, key))]
-
-
-def _has(*keys: str) -> Any:
-    return lambda record: isinstance(record, dict) and all(key in record for key in keys)
-
-
-PAIRS: Final = (
-    Shape(
-        name="alpaca",
-        recognises=_has("instruction", "output"),
-        read=_alpaca,
-        rule="`instruction` and `output`",
-        example='{"instruction": "Add", "input": "1 and 2", "output": "3", "history": [["q", "a"]]}',
-        used_by="Stanford Alpaca, GPT-4-LLM, deepctrl-sft",
+OF_ONE_DATA_SET: Final = (
+    Pair(
+        name="coig_exam",
+        question=("textbox_q_instruction", "textbox_q_context", "textbox_question"),
+        asks="textbox_question",
+        answers=("textbox_answer_analysis", "textbox_answer"),
+        tags=("subject",),
+        example='{"textbox_q_instruction": "Choose.", "textbox_question": "1 + 1 = ? A. 1 B. 2", "textbox_answer": "B"}',
+        used_by="COIG, exams and human values",
     ),
-    Shape(
+    Pair(
+        name="coig_translated",
+        question=("trans_instruction", "trans_input"),
+        answers=("trans_output",),
+        is_whole=True,
+        example='{"instruction": "Add", "output": "3", "trans_instruction": "相加", "trans_input": "1, 2", "trans_output": "3"}',
+        used_by="COIG, translated instructions",
+    ),
+    Pair(
+        name="unified_skg",
+        question=("text_in", "struct_in"),
+        answers=("seq_out",),
+        also=("struct_in",),
+        is_whole=True,
+        example='{"text_in": "how many singers?", "struct_in": "singer: id, name", "seq_out": "select count(*) from singer"}',
+        used_by="UnifiedSKG",
+    ),
+    Pair(
+        name="p3",
+        question=("inputs_pretokenized",),
+        answers=("targets_pretokenized",),
+        is_whole=True,
+        example='{"inputs": [571, 1], "inputs_pretokenized": "True?", "targets": [10747, 1], "targets_pretokenized": "Yes"}',
+        used_by="P3 as bigscience/P3 has it",
+    ),
+)
+"""Keys that one published data set has, and that tell it from all others; tried before lists of turns."""
+
+FLAT: Final = (
+    Pair(
+        name="alpaca",
+        question=("instruction", "input"),
+        answers=("output",),
+        example='{"instruction": "Add", "input": "1 and 2", "output": "3", "history": [["q", "a"]]}',
+        used_by="Stanford Alpaca, GPT-4-LLM, Evol-Instruct, InstructionWild, BELLE, LogiCoT, deepctrl-sft",
+    ),
+    Pair(
+        name="dolly",
+        question=("instruction", "context"),
+        answers=("response",),
+        tags=("category",),
+        example='{"instruction": "Who?", "context": "Ada wrote it.", "response": "Ada.", "category": "closed_qa"}',
+        used_by="Dolly",
+    ),
+    Pair(
         name="prompt_completion",
-        recognises=_has("prompt", "completion"),
-        read=_prompt_completion,
-        rule="`prompt` and `completion`; text, a message, or lists of messages",
+        question=("prompt",),
+        answers=("completion",),
+        is_chat=True,
         example='{"prompt": "Hi", "completion": "Hello!"}',
         used_by="OpenAI, TRL, Self-Instruct",
     ),
+    Pair(
+        name="prompt_response",
+        question=("prompt",),
+        answers=("response",),
+        is_chat=True,
+        example='{"prompt": "Hi", "response": "Hello!"}',
+        used_by="GPT4All, ChatGLM",
+    ),
+    Pair(
+        name="query_response",
+        question=("query",),
+        answers=("response",),
+        example='{"query": "1 + 1?", "response": "2"}',
+        used_by="MetaMathQA",
+    ),
+    Pair(
+        name="question_response",
+        question=("question",),
+        answers=("response",),
+        example='{"system_prompt": "Be brief.", "question": "1 + 1?", "response": "2"}',
+        used_by="OpenOrca",
+    ),
+    Pair(
+        name="question_answer",
+        question=("question",),
+        answers=("answer",),
+        example='{"question": "1 + 1?", "answer": "2"}',
+        used_by="GSM8K, Orca-Math, UnifiedQA with a header",
+    ),
+    Pair(
+        name="q_a",
+        question=("q",),
+        answers=("a",),
+        example='{"q": "1 + 1?", "a": "2"}',
+        used_by="deepctrl-sft, older",
+    ),
+    Pair(
+        name="problem_solution",
+        question=("problem",),
+        answers=("solution",),
+        example='{"problem": "1 + 1?", "solution": "2"}',
+        used_by="MATH, NuminaMath",
+    ),
+    Pair(
+        name="inputs_targets",
+        question=("inputs",),
+        answers=("targets",),
+        example='{"inputs": "1 + 1?", "targets": "2"}',
+        used_by="xP3, Flan 2021, Flan 2022, P3",
+    ),
+    Pair(
+        name="input_output",
+        question=("input",),
+        answers=("output",),
+        example='{"input": "1 + 1?", "output": "2", "source": "C4"}',
+        used_by="TinyLlama, LongForm, tables of two columns",
+    ),
+    Pair(
+        name="input_target",
+        question=("input",),
+        answers=("target",),
+        tags=("kind",),
+        example='{"kind": "Addition", "input": "1 + 1?", "target": "2"}',
+        used_by="Firefly",
+    ),
+    Pair(
+        name="source_target",
+        question=("source",),
+        answers=("target",),
+        example='{"source": "Good morning", "target": "Bonjour"}',
+        used_by="parallel texts",
+    ),
 )
+"""A question and its answer under names that many data sets share."""
+
+
+def with_room(record: Any) -> Any:
+    """Return `record` with an empty answer where it has a question and no answer: so a prompt is a record like any other."""
+    if not isinstance(record, dict):
+        return record
+    pairs = (*OF_ONE_DATA_SET, *FLAT)
+    said = {key: value for key, value in record.items() if value is not None}
+    if any(pair.fits(said) for pair in pairs):
+        return said
+    answers = next((pair.answers for pair in pairs if pair.asked in said), ())
+    return said | {answers[-1]: ""} if answers else record
+
+
+PAIRS: Final = tuple(pair.shape() for pair in FLAT)
+PAIRS_FIRST: Final = tuple(pair.shape() for pair in OF_ONE_DATA_SET)
