@@ -1,10 +1,15 @@
 """The dataset card: makes a run directory a data set that `datasets.load_dataset` opens, and says what is in it."""
 
+from collections.abc import Iterator, Sequence
+from html import escape
+
 from pipeline.config import Config
-from pipeline.counts import Section, sections
+from pipeline.counts import Section, records_sentence, sections
 from pipeline.describe import column_row
+from pipeline.excerpt import visible
 from pipeline.fates import contamination, splits_sentence
 from pipeline.graph import GRAPH, Stage
+from pipeline.source import Source
 from schemas.manifest import Manifest
 
 
@@ -15,14 +20,15 @@ def dataset_card(config: Config, manifests: dict[str, Manifest]) -> str:
     for stage in reversed(stages):
         lines += _config(stage, manifests[stage.name], is_default=stage is stages[-1])
     lines += ["---", "", "# Training shards made by Chatloom", ""]
-    lines += [f"Inputs: {', '.join(f'`{given}`' for given in config.source.inputs)}", ""]
+    lines += [*_inputs(config.source), ""]
     lines += ["| stage | conversations in | kept | dropped | tokens kept |", "|---|--:|--:|---|--:|"]
     for stage in stages:
         totals = manifests[stage.name].totals
         dropped = ", ".join(f"{reason} {n:,}" for reason, n in totals.dropped.items()) or "-"
         tokens = f"{totals.tokens:,}" if totals.tokens else ""
         lines.append(f"| {stage.name} | {totals.rows_in:,} | {totals.kept:,} | {dropped} | {tokens} |")
-    for said in (*filter(None, [splits_sentence(manifests)]), *contamination(manifests)):
+    said_of_all = (records_sentence(manifests), splits_sentence(manifests))
+    for said in (*filter(None, said_of_all), *contamination(manifests)):
         lines += ["", f"{said[:1].upper()}{said[1:]}."]
     for section in sections(manifests):
         lines += ["", f"{section.title[:1].upper()}{section.title[1:]}:", "", *_markdown(section)]
@@ -60,11 +66,29 @@ def _config(stage: Stage, manifest: Manifest, *, is_default: bool) -> list[str]:
     return [f"- config_name: {stage.name}", *default, f"  data_files: [{files}]"]
 
 
+def _inputs(source: Source) -> Iterator[str]:
+    """Yield a line of the inputs, and for each set one of its own, with its tags."""
+    if source.inputs or not source.sets:
+        yield f"Inputs: {_codes(source.inputs)}"
+    for number, each in enumerate(source.sets, 1):
+        yield f"- Set {number}: {_codes(each.inputs)}" + (f", tagged {_codes(each.tags)}" if each.tags else "")
+
+
+def _codes(texts: Sequence[str]) -> str:
+    """Return texts as code, side by side."""
+    return ", ".join("`" + visible(text).replace("`", r"\x60") + "`" for text in texts)
+
+
 def _markdown(section: Section) -> list[str]:
     rule = "|".join("---" if i < section.n_names else "--:" for i in range(len(section.headings)))
-    rows = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in (section.headings, *section.rows))
+    rows = (" | ".join(map(_cell, row)) for row in (section.headings, *section.rows))
     heading, *others = (f"| {row} |" for row in rows)
     return [heading, f"|{rule}|", *others]
+
+
+def _cell(text: str) -> str:
+    """Return text that is in no case markup, as a cell."""
+    return escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|").replace("`", "\\`")
 
 
 def _columns(stage: Stage) -> list[str]:

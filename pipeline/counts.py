@@ -3,11 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from pipeline.excerpt import visible
 from pipeline.fates import SourceLoss, counted, percent, source_losses
+from pipeline.sources import FileFate, file_fates, together
 from schemas.manifest import Manifest
 
 ANY: Final = "*"
 _TEXTS: Final = {
+    "repaired/trailing": "trailing turn(s) that nothing answers, left out ([ingest] trailing)",
+    "repaired/first_assistant": "message(s) with which the assistant began, left out ([ingest] first_assistant)",
+    "repaired/same_role": "message(s) joined to the one before, which is of the same role ([ingest] same_role)",
+    "repaired/empty": "empty message(s) left out ([ingest] empty)",
     "turns/trained": "trained turn(s) of the assistant",
     "turns/stopped": "trained turn(s) that end on a trained stop",
     "turns/masked_without_stop": "turn(s) without a trained stop, left untrained ([mask] without_stop)",
@@ -30,6 +36,7 @@ _TEXTS: Final = {
 }
 """What a count means, by its name; {0} stands for what "*" matches."""
 _WORRYING: Final = (
+    "repaired/*",
     "turns/masked_without_stop",
     "turns/masked_empty",
     "notes/*",
@@ -41,10 +48,16 @@ _WORRYING: Final = (
 )
 """Counts that a build mentions at its end."""
 _IN_TABLES: Final = ("tokens", "trained", "what_if")
-_IN_WORDS: Final = {"clusters": ("rows", "lost", "similarity", "contaminated", "split", "reason")}
+_IN_WORDS: Final = {
+    "ingest": ("records", "shape"),
+    "clusters": ("rows", "lost", "similarity", "contaminated", "split", "reason"),
+    "pack": ("tagged",),
+}
 """Counts of a stage that stand in a table of their own, in sentences, or in the funnel."""
 MOST_SOURCES: Final = 15
-"""Sources that the table of losses names."""
+"""Sources, and tags, that a table names."""
+_AFTER: Final = {"ingest": "after ingest", "dedup": "after dedup", "pack": "packed"}
+"""Stages whose conversations the table of files has."""
 
 
 class Section(NamedTuple):
@@ -57,8 +70,18 @@ class Section(NamedTuple):
 
 
 def sections(manifests: Mapping[str, Manifest]) -> Iterator[Section]:
-    """Yield the tables of what was trained, of what each policy for long conversations would lose, and of the rest."""
+    """Yield the tables of files, shapes and tags, of what was trained, of what was lost and would be, and of the rest."""
     counts = {name: manifest.totals.counts for name, manifest in manifests.items()}
+    if len(fates := file_fates(manifests)) > 1:
+        stages = [stage for stage in _AFTER if stage in manifests]
+        headings = ("file", "in", *(_AFTER[stage] for stage in stages), "tokens", "trained", "lost")
+        yield Section("what became of each file", headings, _files(fates, stages), 1)
+    if shapes := counted("shape", counts.get("ingest", {})):
+        rows = sorted(shapes.items(), key=lambda item: (-item[1], item[0]))
+        yield Section("shapes in which records were read", ("shape", "rows"), [(name, f"{n:,}") for name, n in rows], 1)
+    if tagged := _tagged(counts.get("pack", {})):
+        headings = ("tag", "conversations", "tokens", "trained", "share of all trained")
+        yield Section("packed under each tag", headings, _tags(tagged, manifests["pack"].totals.supervised), 1)
     if trained := _trained(_merged(counts)):
         yield Section("tokens by who wrote them", ("role", "class", "tokens", "trained", "share"), trained, 2)
     if lost := _what_if(_merged(counts)):
@@ -70,7 +93,7 @@ def sections(manifests: Mapping[str, Manifest]) -> Iterator[Section]:
     if similar := _similar(clusters):
         yield Section("removed rows by similarity with their keeper", ("similarity", "rows"), similar, 1)
     others = [
-        (stage, explain(name), f"{n:,}")
+        (stage, visible(explain(name)), f"{n:,}")
         for stage, of_stage in counts.items()
         for name, n in of_stage.items()
         if name.partition("/")[0] not in (*_IN_TABLES, *_IN_WORDS.get(stage, ())) and (n or name.startswith("scoped/"))
@@ -102,12 +125,21 @@ def sentence(manifests: Mapping[str, Manifest]) -> str | None:
     return f"trained: {percent(totals.supervised, totals.tokens)} of tokens ({', '.join(shares)}){stops}"
 
 
+def records_sentence(manifests: Mapping[str, Manifest]) -> str | None:
+    """Return how many records the conversations are of, in one line; None where each record is one conversation."""
+    ingest = manifests.get("ingest")
+    n_records = ingest.totals.counts.get("records", 0) if ingest else 0
+    if ingest is None or n_records in (0, ingest.totals.rows_in):
+        return None
+    return f"{ingest.totals.rows_in:,} conversations of {n_records:,} records, for some records hold several"
+
+
 def remarks(manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """Yield a sentence for each count that deserves a look, and for each rule that matched nothing."""
     for stage, manifest in manifests.items():
         for name, n in manifest.totals.counts.items():
             if n and any(_match(pattern, name) is not None for pattern in _WORRYING):
-                yield f"note: {stage}: {n:,} {explain(name)}"
+                yield f"note: {stage}: {n:,} {visible(explain(name))}"
             elif not n and _match("scoped/*", name) is not None:
                 yield f"note: {stage}: no {explain(name)}; has its pattern, role or class a mistake?"
 
@@ -140,13 +172,55 @@ def _losses(losses: Sequence[SourceLoss]) -> list[tuple[str, ...]]:
         shown.append(SourceLoss(f"{len(others):,} others", n_rows, n_lost))
     return [
         (
-            loss.source,
+            visible(loss.source),
             f"{loss.rows:,}",
             f"{loss.lost:,}" if loss.lost else "-",
             percent(loss.lost, loss.rows) if loss.lost else "-",
         )
         for loss in shown
     ]
+
+
+def _files(fates: Sequence[FileFate], stages: Sequence[str]) -> list[tuple[str, ...]]:
+    shown = list(fates[:MOST_SOURCES])
+    if others := fates[MOST_SOURCES:]:
+        shown.append(together(others, f"{len(others):,} others"))
+    return [
+        (
+            visible(fate.path),
+            f"{fate.n_in:,}",
+            *(f"{fate.kept.get(stage, 0):,}" for stage in stages),
+            f"{fate.tokens:,}" if fate.tokens else "-",
+            percent(fate.trained, fate.tokens) if fate.trained else "-",
+            percent(fate.lost, fate.n_in) if fate.lost else "-",
+        )
+        for fate in shown
+    ]
+
+
+def _tagged(counts: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Return what is packed under each tag, in all splits: {tag: {measure: n}}, what is trained most first."""
+    found: dict[str, dict[str, int]] = {}
+    for name, n in counted("tagged", counts).items():
+        _, measure, tag = name.split("/", 2)
+        of_tag = found.setdefault(tag, {})
+        of_tag[measure] = of_tag.get(measure, 0) + n
+    return dict(sorted(found.items(), key=lambda item: (-item[1].get("trained", 0), item[0])))
+
+
+def _tags(tagged: Mapping[str, Mapping[str, int]], n_trained: int) -> list[tuple[str, ...]]:
+    measures = ("conversations", "tokens", "trained")
+    rows = [
+        (
+            "* (each rare in its shard)" if tag == ANY else visible(tag),
+            *(f"{found.get(measure, 0):,}" for measure in measures),
+            percent(found.get("trained", 0), n_trained) if n_trained else "-",
+        )
+        for tag, found in tagged.items()
+    ]
+    if len(rows) > MOST_SOURCES:  # not summed: a conversation may have several of them
+        rows[MOST_SOURCES:] = [(f"{len(rows) - MOST_SOURCES:,} others", "", "", "", "")]
+    return rows
 
 
 def _similar(counts: Mapping[str, int]) -> list[tuple[str, ...]]:

@@ -22,6 +22,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
 
 
+def visible(text: str) -> str:
+    """Return `text` on one line, with every character shown that is not seen as itself: also line ends and tabs."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def compared(messages: Sequence[Message], scope: Scope | None) -> list[tuple[str, str]]:
     """Return (role, text) of the messages that a scope compares; of all, the system's aside, for whole conversations.
 

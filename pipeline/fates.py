@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from pipeline.excerpt import visible
 from schemas.manifest import Manifest
 from schemas.reasons import DropReason
 from stages.dedup import Dedup
@@ -72,9 +73,7 @@ def largest_loss(manifests: Mapping[str, Manifest]) -> str | None:
     if not losses or losses[0].rows < FEW_ROWS or losses[0].share < LARGE_LOSS:
         return None
     worst = losses[0]
-    return (
-        f"{worst.source} lost {worst.lost:,} of {worst.rows:,} rows ({percent(worst.lost, worst.rows)}) to duplicates"
-    )
+    return f"{visible(worst.source)} lost {worst.lost:,} of {worst.rows:,} rows ({percent(worst.lost, worst.rows)}) to duplicates"
 
 
 def source_losses(counts: Mapping[str, int]) -> list[SourceLoss]:

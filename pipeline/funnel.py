@@ -6,25 +6,32 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.counts import Section, sections
+from pipeline.counts import Section, records_sentence, sections
 from pipeline.fates import contamination, splits_sentence
-from schemas.manifest import Manifest
+from pipeline.sources import by_source
+from schemas.manifest import Manifest, Totals
 
 
 def as_json(manifests: dict[str, Manifest]) -> dict[str, Any]:
-    """Return {"stages": {name: {"in", "kept", "dropped", "tokens", "supervised", "counts"}}}."""
-    stages = {
-        name: {
-            "in": manifest.totals.rows_in,
-            "kept": manifest.totals.kept,
-            "dropped": manifest.totals.dropped,
-            "tokens": manifest.totals.tokens,
-            "supervised": manifest.totals.supervised,
-            "counts": manifest.totals.counts,
-        }
-        for name, manifest in manifests.items()
+    """Return {"stages": {name: {"in", "kept", "dropped", "tokens", "supervised", "counts"}}, "sources": {path: the same}}."""
+    return {
+        "stages": {name: _plain(manifest.totals) for name, manifest in manifests.items()},
+        "sources": {
+            path: {name: _plain(totals) for name, totals in stages.items()}
+            for path, stages in by_source(manifests).items()
+        },
     }
-    return {"stages": stages}
+
+
+def _plain(totals: Totals) -> dict[str, Any]:
+    return {
+        "in": totals.rows_in,
+        "kept": totals.kept,
+        "dropped": totals.dropped,
+        "tokens": totals.tokens,
+        "supervised": totals.supervised,
+        "counts": totals.counts,
+    }
 
 
 def as_text(manifests: dict[str, Manifest]) -> Group:
@@ -32,7 +39,10 @@ def as_text(manifests: dict[str, Manifest]) -> Group:
     parts: list[Table | Text] = [_funnel(manifests)]
     for section in sections(manifests):
         parts += [Text(f"\n{section.title}", "bold"), _table(section)]
-    sentences = [*filter(None, [splits_sentence(manifests)]), *contamination(manifests)]
+    sentences = [
+        *filter(None, [records_sentence(manifests), splits_sentence(manifests)]),
+        *contamination(manifests),
+    ]
     return Group(*parts, *(Text(f"\n{said}") for said in sentences))
 
 
