@@ -7,7 +7,7 @@ from typing import Final
 class DropReason(StrEnum):
     """Reason that a record was dropped or quarantined; the text is what users see in the funnel."""
 
-    # ingest: the record was not asked for
+    # ingest and dedup: it was not asked for
     NOT_SAMPLED = "not_sampled"
     # ingest: the line cannot be read
     LINE_TOO_LONG = "line_too_long"
@@ -57,7 +57,7 @@ class DropReason(StrEnum):
 
 
 EXPLANATIONS: Final[dict[DropReason, str]] = {
-    DropReason.NOT_SAMPLED: "the record is not in the sample that [[source.sets]] share or limit asks for",
+    DropReason.NOT_SAMPLED: "it is not in the sample that share or limit of [source] and its sets, or [[dedup.caps]], ask for",
     DropReason.LINE_TOO_LONG: "the line is longer than [source] max_line_bytes",
     DropReason.BAD_UTF8: "the line is not valid UTF-8",
     DropReason.BAD_JSON: "the line, or JSON text inside it, is not valid JSON",

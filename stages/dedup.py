@@ -10,6 +10,26 @@ _EVIDENCE = ("keeper", "similarity", "scope", "evaluation", "overlap")
 Part = Annotated[float, msgspec.Meta(ge=0.0, le=0.5)] | Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Cap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many conversations of a source, or with a tag, stay at most, of all splits together.
+
+    They are drawn by the seed and what they say, after deduplication: what a smaller limit keeps, a larger one keeps too.
+    """
+
+    match: str
+    """Pattern (*, ?) of a file's whole path or of a whole tag: "data/web*.jsonl", "source:flan*", "domain:medical", "*"."""
+    limit: Annotated[int, msgspec.Meta(ge=0)]
+    """Most conversations that stay; 0: none."""
+    each: bool = False
+    """Whether the limit holds for each path or tag that the pattern matches by itself (match = "task:*": so many of each
+    task), not for all of them together."""
+
+    def __post_init__(self) -> None:
+        """Refuse a pattern that matches nothing."""
+        if not self.match:
+            raise ValueError('match is empty; expected a pattern of paths or tags, e.g. "source:flan*"')
+
+
 class Dedup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which clusters are held out of training; clusters draws them, for a number of them is drawn from all."""
 
@@ -21,6 +41,9 @@ class Dedup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What is never divided: clusters and all conversations with the same first user message, or clusters alone."""
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
     """Another seed draws other sets."""
+    caps: tuple[Cap, ...] = ()
+    """How many conversations of a source or with a tag stay at most: tables [[dedup.caps]]. One that several caps are about
+    stays only if each of them keeps it; what caps leave is then split."""
 
     def __post_init__(self) -> None:
         """Refuse shares that leave less than half for training."""

@@ -24,6 +24,7 @@ REASONS = (
     DropReason.AGAINST,
     DropReason.ALL_COPIES,
     DropReason.CONTAMINATED,
+    DropReason.NOT_SAMPLED,
 )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from schemas.errors import GateError
 from stages.clusters.hashes import hash_words
 from stages.clusters.origins import PREFIX, origins_of
+from stages.clusters.patterns import expression
 
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
@@ -27,8 +28,6 @@ _SIGN: Final = np.uint64(1 << 63)
 _LOW: Final = np.uint64(2**32 - 1)
 _UNLISTED: Final = np.uint32(2**32 - 1)
 _SHOWN: Final = 5
-_WILD: Final = {"*": ".*", "?": "."}
-_SPECIAL: Final = frozenset(r"\.+()|[]{}^$#&-~")
 
 
 def check_keep(criteria: tuple[Criterion, ...], priority: tuple[str, ...]) -> None:
@@ -170,16 +169,10 @@ def _first_match(origins: Sequence[str], priority: Sequence[str]) -> list[int]:
     names = pl.Series(origins, dtype=pl.String).str.strip_prefix(PREFIX)
     found = np.full(len(names), _UNLISTED)
     for i, pattern in reversed(list(enumerate(priority))):
-        hits = names.str.contains(_expression(pattern)).to_numpy()
+        hits = names.str.contains(expression(pattern)).to_numpy()
         found[hits] = i
     numbers: list[int] = found.tolist()
     return numbers
-
-
-def _expression(pattern: str) -> str:
-    """Return the pattern as an expression of Rust's regex, which takes linear time."""
-    parts = [_WILD.get(c) or (f"\\{c}" if c in _SPECIAL else c) for c in pattern]
-    return rf"(?s)\A{''.join(parts)}\z"
 
 
 def _times(created: pl.Series, *, newest: bool) -> U64:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from schemas.reasons import DropReason
 from schemas.scopes import SCOPES
+from stages.clusters.caps import Caps
 from stages.clusters.corpus import Corpus
 from stages.clusters.fates import NOBODY, REASONS, STAYS, Fates
 from stages.clusters.losses import SourceLosses
@@ -23,12 +24,13 @@ from stages.dedup import Dedup
 _CONTAINS = pl.DataFrame(schema={"row": pl.Int64, "evaluation": pl.String, "overlap": pl.Float64})
 _AGAINST = REASONS.index(DropReason.AGAINST)
 _CONTAMINATED = REASONS.index(DropReason.CONTAMINATED)
+_NOT_SAMPLED = REASONS.index(DropReason.NOT_SAMPLED)
 
 
 class Survey:
     """All of the run's own rows: which split each one draws, where it is from, which evaluation record it contains.
 
-    Memory: 13 bytes per row and what SourceLosses and SplitGate say.
+    Memory: 13 bytes per row and what SourceLosses, SplitGate and Caps say.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Survey:
         self._reason = np.full(n_rows, STAYS, np.int8)
         self._losses = SourceLosses()
         self._gate = SplitGate(dedup.split_by)
+        self._caps = Caps(dedup.caps, dedup.seed)
         self._contains: list[pl.DataFrame] = []
         self._n_read = 0
         self._known: set[str] = set()
@@ -49,6 +52,7 @@ class Survey:
         first, self._n_read = self._n_read, self._n_read + shard.height
         self._draws[first : self._n_read] = draws(shard, self._dedup)
         self._losses.read(shard)
+        self._caps.read(shard, first)
         self._known.update(name for name in FROM_RECORDS.values() if shard[name].null_count() < shard.height)
         if self._index is not None:
             rows, ids, overlaps = self._index.overlaps(shard)
@@ -71,8 +75,10 @@ class Survey:
     def settle(self, gathered: Gathered, fates: Fates) -> None:
         """Take note of the fates, and decide the splits.
 
-        Raises GateError if `priority` matches no source, if no row has what `keep` goes by, if a source loses more than the
-        settings allow, or if more than half would be held out.
+        Caps take from what deduplication leaves, and splits are drawn from what caps leave.
+
+        Raises GateError if `priority` or a cap matches no source, if no row has what `keep` goes by, if a source loses more
+        than the settings allow, or if more than half would be held out.
         """
         if len(self._reason):
             check_records(self._config.criteria, self._known)
@@ -92,7 +98,8 @@ class Survey:
             clusters = np.arange(len(self._reason), dtype=np.int64)
             clusters[gathered.numbers[own]] = gathered.numbers[fates.cluster[own]]
             self._draws[kept] = join_groups(self._draws[kept], clusters[kept])
-        self._cut = hold_out(self._draws[kept], self._dedup)
+        self._reason[self._caps.beyond(~is_lost)] = _NOT_SAMPLED
+        self._cut = hold_out(self._draws[self._reason == STAYS], self._dedup)
         # a removed row goes where its keeper goes, all those of one reference together
         of_members = draws(gathered.names.select("content_hash", "text_hash", prompt_hash="text_hash"), self._dedup)
         of_members[own] = self._draws[gathered.numbers[own]]
