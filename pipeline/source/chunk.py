@@ -1,5 +1,7 @@
 """A stretch of one input file: the unit in which everything is read."""
 
+from typing import Literal
+
 import msgspec
 
 from pipeline.source.cutting import Container
@@ -10,12 +12,16 @@ class SourceError(UserError):
     """An input file cannot be read; the text names the file and says what to do."""
 
 
+TableContainer = Literal["delimited", "parquet", "arrow"]
+"""Text tables (CSV, TSV), and files whose columns lie apart."""
+
+
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A stretch of one input file: whole lines, or whole elements of a JSON array."""
+    """A stretch of one input file: whole lines, whole elements of a JSON array, or whole records of a table."""
 
     path: str
     """As given by the user; part of every row id."""
-    container: Container
+    container: Container | TableContainer
     start: int
     """First byte, of the decompressed file."""
     end: int
@@ -31,7 +37,14 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """What is particular to its set: see stages.ingest.rules."""
     spool: str | None = None
     """For a compressed file: where its decompressed bytes lie while they are needed."""
+    dialect: str | None = None
+    """Of a text table: how it is written and what its columns are called, as pipeline.source.dialect encodes it."""
+    parts: tuple[int, int] = (0, 0)
+    """Of parquet and arrow: its first row group or record batch, and the one after its last."""
+    rows: tuple[int, int] = (0, 0)
+    """Of parquet and arrow: its first row in its first part, and how many it has."""
 
     def digest(self) -> str:
         """Return a text that changes whenever a row that comes out of this chunk would."""
-        return f"{self.path} {self.container} {self.start} {self.line} {self.sha256} {self.is_torn} {self.rules or ''}"
+        place = f"{self.start} {self.line} {self.rows} {self.dialect or ''}"
+        return f"{self.path} {self.container} {place} {self.sha256} {self.is_torn} {self.rules or ''}"

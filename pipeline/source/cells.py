@@ -1,0 +1,36 @@
+"""Cells of a table that hold JSON as text: lists of turns, and tools, in formats that have no lists of their own."""
+
+from typing import Any, Final
+
+import msgspec
+
+from stages.ingest.decode import MAX_DEPTH, LineError, strict_json
+
+LISTS: Final = frozenset(
+    ("messages", "conversations", "conversation", "history", "tools", "functions", "instances", "tags")
+)
+"""Columns under which adapters read a list or an object, so that JSON text there is one."""
+SIDES: Final = frozenset(("prompt", "completion", "chosen", "rejected", "data"))
+"""Columns under which they read text as well: JSON is one only if it is a list of turns."""
+JSON_COLUMNS: Final = LISTS | SIDES
+
+
+def json_of(column: str, cell: bytes) -> msgspec.Raw | None:
+    """Return the JSON that a cell of one of JSON_COLUMNS holds, byte for byte; None if it is to be taken as text.
+
+    It is read as strictly as a line: of what is not quite JSON the text is kept, and the adapters say what they miss.
+    """
+    first = cell.lstrip(b" \t\r\n")[:1]
+    if first != b"[" and (first != b"{" or column in SIDES):
+        return None
+    try:
+        value = strict_json(cell, max_depth=MAX_DEPTH)
+    except LineError:
+        return None
+    if column in SIDES and not _is_turns(value):
+        return None
+    return msgspec.Raw(cell)
+
+
+def _is_turns(value: Any) -> bool:
+    return bool(value) and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
