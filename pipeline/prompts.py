@@ -92,7 +92,7 @@ def _read(raw: bytes | None, config: Ingest, *, id_: str, index: int) -> Record:
     try:
         if raw is None:
             raise LineError(DropReason.LINE_TOO_LONG, f"the line has more than {Source().max_line_bytes:,} bytes")
-        found = adapt_prompt(Line(raw, config.max_depth), config.shape)
+        found = adapt_prompt(Line(raw, config.max_depth, config.mapping, config.input_border), config.shape)
     except LineError as error:
         return Record(id=id_, index=index, error=str(error))
     messages, expected = tuple(found.messages), None

@@ -25,6 +25,7 @@ class Line:
         """Where the user says that the parts of records stand."""
         self.value: Any = decode_line(raw, max_depth=max_depth)
         self._raw = raw.removeprefix(BOM)
+        self._names: dict[Path, Path] = {}
         self._opened: dict[Path, dict[str, msgspec.Raw] | list[msgspec.Raw]] = {}
 
     def verbatim(self, *path: str | int) -> str:
@@ -35,9 +36,16 @@ class Line:
         """
         return bytes(self._at(path)).decode()
 
+    def name(self, path: Path, real: Path) -> None:
+        """Let `path` stand for `real`, where a reader knows a key by another name."""
+        if path != real:
+            self._names[path] = real
+
     def _at(self, path: Path) -> bytes | msgspec.Raw:
         if not path:
             return self._raw
+        if path in self._names:
+            return self._at(self._names[path])
         parent, step = path[:-1], path[-1]
         opened = self._opened.get(parent)
         if opened is None:

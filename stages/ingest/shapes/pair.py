@@ -16,7 +16,8 @@ REASONING: Final = ("reasoning_content", "reasoning", "thinking", "rationale", "
 """Keys of what was thought before the answer."""
 HISTORY: Final = "history"
 _HISTORY_PAIRS: Final = (("instruction", "output"), ("prompt", "response"), ("question", "answer"), ("q", "a"))
-_MEDIA: Final = ("image", "images", "audio", "audios", "video", "videos")
+_BESIDE: Final = ("is_correct", "rejected")
+"""Keys that are read beside every pair: whether its answer is right, and the answer that was not chosen."""
 _WHOLE: Final = "text"
 """Key of the whole conversation as some template wrote it (Alpaca's), and of a passage elsewhere."""
 
@@ -127,14 +128,10 @@ class Pair:
     def _refuse_unread(self, record: Record, answer: str) -> None:
         if self.is_whole:
             return
-        own = (*self.question, *self.answers, *self.left_out)
+        own = (*self.question, *self.answers, *self.left_out, *_BESIDE)
         unread = [key for key in _unread(record, own) if not self._says_the_same(record, key, answer)]
         if not unread:
             return
-        if media := [key for key in unread if key in _MEDIA]:
-            raise LineError(
-                DropReason.UNSUPPORTED_PART, f"{media[0]}: what is asked is no text alone; only text can be trained on"
-            )
         read = [key for key in self.question if record.get(key)]
         raise LineError(
             DropReason.BAD_SHAPE,
@@ -167,8 +164,8 @@ SPEAKING: Final = frozenset(
             "responses",
             "solution",
         ),
-        *("struct_in", "target", "targets", "text_in", _WHOLE),
-        *_MEDIA,
+        *("reannotated_assistant_content", "struct_in", "target", "targets", "text_in", _WHOLE),
+        *_BESIDE,
     )
 )
 """Keys that hold part of what is said in one published data set or another; a record has none of them unread."""
