@@ -6,17 +6,18 @@ from typing import Any, Final
 from schemas.reasons import DropReason
 from stages.ingest.calls import functions_text, tools_text
 from stages.ingest.decode import LineError
+from stages.ingest.distinct import Outcome, distinct
 from stages.ingest.line import Line, where
-from stages.ingest.messages import Conversation, Message, agreed, optional_text
+from stages.ingest.mapped import MAPPED, id_of, prompt_of, system_of, tags_of, tools_at
+from stages.ingest.messages import Conversation, Message, agreed, optional_text, refuse_media
 from stages.ingest.policies import Policies, says_something, settle
 from stages.ingest.rules import NO_RULES, Rules
 from stages.ingest.shapes import SHAPES, Draft, Shape, recognise
 from stages.ingest.shapes.pairs import with_room
 
-Outcome = Conversation | LineError
-_SYSTEM: Final = ("system", "system_prompt")
+SYSTEMS: Final = ("system", "system_prompt")
 """Keys of a record that hold its first message."""
-_IDS: Final = (
+IDS: Final = (
     *("id", "_id", "conversation_id", "uuid", "idx", "example_id", "task_id", "prompt_id", "question_id"),
     *("message_tree_id", "row_id"),
 )
@@ -29,8 +30,9 @@ def adapt(line: Line, shape: str, policies: Policies | None = None, rules: Rules
     Raises LineError when the record as a whole is none that can be trained on.
     """
     policies = policies or Policies()
-    kind, drafts = _drafts(line.value, line, rules.shape or shape)
-    return [_settled(draft, line, kind, policies, rules) for draft in drafts]
+    is_mapped = line.mapping is not None and line.mapping.reads
+    kind, drafts = _read(line.value, line, MAPPED.name if is_mapped else rules.shape or shape)
+    return distinct([_settled(draft, line, kind, policies, rules) for draft in drafts])
 
 
 def adapt_prompt(line: Line, shape: str) -> Conversation:
@@ -38,7 +40,8 @@ def adapt_prompt(line: Line, shape: str) -> Conversation:
 
     The answer of a record may be absent, null or empty, as may what its last message says, where that is the assistant's.
     """
-    kind, drafts = _drafts(with_room(line.value), line, shape)
+    mapped = prompt_of(line)
+    kind, drafts = (MAPPED, [mapped]) if mapped is not None else _read(with_room(line.value), line, shape)
     if len(drafts) != 1:
         raise LineError(DropReason.BAD_SHAPE, f"expected one conversation, got a record of {len(drafts)}")
     (draft,) = drafts
@@ -52,12 +55,14 @@ def adapt_prompt(line: Line, shape: str) -> Conversation:
             break  # a place for the answer
         elif said.role != "system" or said.reasoning:  # an empty system message says nothing, and is left out
             raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
-    messages = _with_system(line.value, messages)
-    return Conversation(messages, _tools(line.value, draft, line), _tags(line.value, NO_RULES, draft), shape=kind.name)
+    messages = _with_system(line, messages, draft)
+    return Conversation(messages, _tools(line, draft), _tags(line, NO_RULES, draft), shape=kind.name)
 
 
-def _drafts(record: Any, line: Line, shape: str) -> tuple[Shape, Sequence[Draft | LineError]]:
-    kind = recognise(record) if shape == "auto" else SHAPES[shape]
+def _read(record: Any, line: Line, shape: str) -> tuple[Shape, Sequence[Draft | LineError]]:
+    kind = recognise(record) if shape == "auto" else MAPPED if shape == MAPPED.name else SHAPES[shape]
+    if isinstance(record, dict):
+        refuse_media(record, "")
     drafts = kind.read(record, line)
     if not drafts:
         raise LineError(DropReason.NO_ANSWER, f"the record, read as {kind.name}, holds no conversation")
@@ -68,25 +73,28 @@ def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Polici
     if isinstance(found, LineError):
         return found
     try:
-        messages, repairs = settle(_with_system(line.value, found.messages), policies)
-        tools = _tools(line.value, found, line)
+        messages, repairs = settle(_with_system(line, found.messages, found), policies)
+        tools = _tools(line, found)
+        tags, own_id = _tags(line, rules, found), found.record_id or _own_id(line)
     except LineError as error:
         return error
     return Conversation(
         messages,
         tools,
-        _tags(line.value, rules, found),
+        tags,
         shape=kind.name,
-        record_id=found.record_id or _own_id(line.value),
+        record_id=own_id,
         rejected=found.rejected,
         repairs=(*found.repairs, *repairs),
     )
 
 
-def _with_system(record: Any, messages: list[Message]) -> list[Message]:
+def _with_system(line: Line, messages: list[Message], draft: Draft) -> list[Message]:
+    record = line.value
     if not isinstance(record, dict):
         return messages
-    found = {key: optional_text(record, key) or None for key in _SYSTEM if key in record}
+    found = {key: optional_text(record, key) or None for key in SYSTEMS if key in record and key not in draft.read}
+    found |= system_of(record, line.mapping)
     system = found[key] if (key := agreed(found, "record")) else None
     if not system:
         return messages
@@ -98,13 +106,20 @@ def _with_system(record: Any, messages: list[Message]) -> list[Message]:
     return [Message("system", system), *messages]
 
 
-def _tools(record: Any, draft: Draft, line: Line) -> str | None:
+def _tools(line: Line, draft: Draft) -> str | None:
+    record = line.value
+    if isinstance(record, list):
+        return (
+            tools_text(record[0].get("tools"), (0, "tools"), line) if record and isinstance(record[0], dict) else None
+        )
     if not isinstance(record, dict):
         return None
     found = {
         "tools": tools_text(record.get("tools"), ("tools",), line),
         "functions": functions_text(record.get("functions"), ("functions",), line),
     }
+    if (mapped := tools_at(record, line.mapping)) is not None:
+        found[where(mapped[1])] = tools_text(*mapped, line)
     turns = record.get(draft.turns_key) if draft.turns_key is not None else None
     if draft.turns_key is not None and isinstance(turns, list) and turns and isinstance(turns[0], dict):
         path = (draft.turns_key, 0, "tools")  # minimind keeps them on the system message
@@ -113,9 +128,10 @@ def _tools(record: Any, draft: Draft, line: Line) -> str | None:
     return found[key] if key else None
 
 
-def _tags(record: Any, rules: Rules, draft: Draft) -> tuple[str, ...]:
+def _tags(line: Line, rules: Rules, draft: Draft) -> tuple[str, ...]:
+    record = line.value
     own, source = (record.get("tags"), record.get("source")) if isinstance(record, dict) else (None, None)
-    tags = [*rules.tags, *draft.tags]
+    tags = [*rules.tags, *draft.tags, *tags_of(record, line.mapping)]
     if isinstance(own, list) and "tags" not in draft.read:
         tags += [tag for tag in own if isinstance(tag, str)]
     if isinstance(source, str) and source and "source" not in draft.read:
@@ -123,8 +139,14 @@ def _tags(record: Any, rules: Rules, draft: Draft) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tags))
 
 
-def _own_id(record: Any) -> str | None:
+def _own_id(line: Line) -> str | None:
+    record = line.value
     if not isinstance(record, dict):
         return None
-    values = (record.get(key) for key in _IDS)
+    if (named := id_of(record, line.mapping)) is not None:
+        return named
+    values = (record.get(key) for key in IDS)
     return next((str(value) for value in values if type(value) in (str, int)), None)
+
+
+__all__ = ["IDS", "SYSTEMS", "Outcome", "adapt", "adapt_prompt"]

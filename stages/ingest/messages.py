@@ -1,5 +1,6 @@
 """The canonical message, and what the readers of records have in common."""
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from schemas.reasons import DropReason
@@ -17,12 +18,15 @@ ROLES: Final = {
     "chatgpt": "assistant",
     "bot": "assistant",
     "ai": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
     "model": "assistant",
     "counselor": "assistant",
     "tool": "tool",
     "function": "tool",
     "observation": "tool",
     "ipython": "tool",
+    "tool_response": "tool",
 }
 """Names that published data sets give to the four roles, in lower case."""
 
@@ -81,6 +85,10 @@ HARMLESS: Final = frozenset(
 """Keys of a message that tell about it, not what it says: they are left out."""
 
 
+MEDIA: Final = ("image", "images", "audio", "audios", "video", "videos")
+"""Keys, of a message or a record, of what is no text."""
+
+
 class Message(NamedTuple):
     """One message, fields as in schemas.fields.MESSAGE."""
 
@@ -128,14 +136,23 @@ def optional_text(record: dict[str, Any], key: str, where: str = "") -> str | No
     return None if value is None else text(value, f"{where}{key}")
 
 
-def role(value: Any, where: str) -> str:
-    """Return the canonical role for the name `value`."""
+def role(value: Any, where: str, known: Mapping[str, str] = ROLES) -> str:
+    """Return the canonical role for the name `value`, by the table `known`; upper and lower case are the same."""
     if type(value) is not str:
         raise bad_shape(where, "the name of a role", value)
-    known = ROLES.get(value) or ROLES.get(value.strip().lower())
-    if known is None:
-        raise LineError(DropReason.UNKNOWN_ROLE, f"{where}: {_short(value)}; known: {', '.join(ROLES)}")
-    return known
+    found = known.get(value) or known.get(value.strip().lower())
+    if found is None:
+        detail = f"{where}: {_short(value)}; known: {', '.join(known)} ([ingest.mapping] roles adds others)"
+        raise LineError(DropReason.UNKNOWN_ROLE, detail)
+    return found
+
+
+def refuse_media(record: dict[str, Any], at: str) -> None:
+    """Raise LineError if `record` has an image, audio or video beside its text: the text alone would not say the same."""
+    for key in MEDIA:
+        if record.get(key):
+            place = f"{at}.{key}" if at else key
+            raise LineError(DropReason.UNSUPPORTED_PART, f"{place}: {_short(record[key])}; only text can be trained on")
 
 
 def agreed(options: dict[str, Any], at: str) -> str | None:

@@ -24,36 +24,21 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settle(read: Sequence[Message], policies: Policies) -> tuple[list[Message], tuple[str, ...]]:
-    """Return (the messages to keep, what was changed), e.g. ("trailing:1",).
+    """Return (the messages to keep, what was changed), e.g. ("trailing:1",): the policy, and of how many messages.
 
-    An empty system message says nothing and is left out without a word. Raises LineError for what a policy refuses, and
-    when no message of the assistant is left to learn from.
+    What is left out at the end or the beginning is left out whatever it says; only then is the rest looked at. An empty
+    system message says nothing and is left out without a word. To settle what is settled changes nothing. Raises LineError
+    for what a policy refuses, and when no message of the assistant is left to learn from.
     """
-    repairs: list[str] = []
-    messages = _without_empty(read, policies, repairs)
-    messages = _alternating(messages, policies, repairs)
-    first = next((i for i, said in enumerate(messages) if said.role != "system"), 0)
-    n_leading = next((i for i, said in enumerate(messages[first:]) if said.role != "assistant"), 0)
-    if n_leading and policies.first_assistant == "quarantine":
-        raise LineError(
-            DropReason.FIRST_ASSISTANT,
-            f"message {first} is the assistant's, and nobody has spoken ([ingest] first_assistant)",
-        )
-    if n_leading and policies.first_assistant == "trim":
-        del messages[first : first + n_leading]
-        repairs.append(f"first_assistant:{n_leading}")
-    n_answered = max((i + 1 for i, said in enumerate(messages) if said.role == "assistant"), default=0)
-    if not n_answered:
+    found = [(i, said) for i, said in enumerate(read) if not _is_no_system(said)]
+    counts = dict.fromkeys(("trailing", "empty", "first_assistant", "same_role"), 0)
+    found = _answered(found, policies, counts)
+    found = _without_empty(found, policies, counts)
+    found = _opened_by_user(found, policies, counts)
+    messages = _alternating(found, policies, counts)
+    if not any(said.role == "assistant" for said in messages):
         raise LineError(DropReason.NO_ANSWER, f"{len(read)} message(s), none of the assistant is left to learn from")
-    n_trailing = len(messages) - n_answered
-    if n_trailing and policies.trailing == "quarantine":
-        raise LineError(
-            DropReason.UNANSWERED, f"{n_trailing} message(s) after the assistant's last one ([ingest] trailing)"
-        )
-    if n_trailing and policies.trailing == "trim":
-        del messages[n_answered:]
-        repairs.append(f"trailing:{n_trailing}")
-    return messages, tuple(repairs)
+    return messages, tuple(f"{name}:{n}" for name, n in counts.items() if n)
 
 
 def says_something(said: Message) -> bool:
@@ -61,29 +46,59 @@ def says_something(said: Message) -> bool:
     return bool(said.content or said.tool_calls or (said.role == "assistant" and said.reasoning))
 
 
-def _without_empty(read: Sequence[Message], policies: Policies, repairs: list[str]) -> list[Message]:
-    messages = []
-    n_empty = 0
-    for i, said in enumerate(read):
-        if says_something(said):
-            messages.append(said)
-        elif said.role == "system" and not said.reasoning:
-            continue
-        elif policies.empty == "quarantine":
-            raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
-        else:
-            n_empty += 1
-    if n_empty:
-        repairs.append(f"empty:{n_empty}")
-    return messages
+Numbered = list[tuple[int, Message]]
+"""Messages, each with its place in the record."""
 
 
-def _alternating(messages: list[Message], policies: Policies, repairs: list[str]) -> list[Message]:
+def _is_no_system(said: Message) -> bool:
+    return said.role == "system" and not said.content and not said.reasoning
+
+
+def _answered(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:
+    n_answered = max((n for n, (_, said) in enumerate(found, 1) if said.role == "assistant"), default=len(found))
+    n_trailing = len(found) - n_answered
+    if n_trailing and policies.trailing == "quarantine":
+        raise LineError(
+            DropReason.UNANSWERED, f"{n_trailing} message(s) after the assistant's last one ([ingest] trailing)"
+        )
+    if policies.trailing != "trim":
+        return found
+    counts["trailing"] += n_trailing
+    return found[:n_answered]
+
+
+def _without_empty(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:
+    full = [(i, said) for i, said in found if says_something(said)]
+    if len(full) == len(found):
+        return found
+    if policies.empty == "quarantine":
+        i, said = next((i, said) for i, said in found if not says_something(said))
+        raise LineError(DropReason.EMPTY_MESSAGE, f"message {i} ({said.role}) has neither text nor tool calls")
+    counts["empty"] += len(found) - len(full)
+    return _answered(full, policies, counts)  # what an empty answer stood behind is trailing now
+
+
+def _opened_by_user(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:
+    first = next(((i, said) for i, said in found if said.role != "system"), None)
+    if first is None or first[1].role != "assistant" or policies.first_assistant == "keep":
+        return found
+    if policies.first_assistant == "quarantine":
+        raise LineError(
+            DropReason.FIRST_ASSISTANT,
+            f"message {first[0]} is the assistant's, and nobody has spoken ([ingest] first_assistant)",
+        )
+    # The results of calls in an opening are part of it.
+    asked = next((n for n, (_, said) in enumerate(found) if said.role == "user"), len(found))
+    kept = [(i, said) for i, said in found[:asked] if said.role == "system"]
+    counts["first_assistant"] += asked - len(kept)
+    return kept + found[asked:]
+
+
+def _alternating(found: Numbered, policies: Policies, counts: dict[str, int]) -> list[Message]:
     if policies.same_role == "keep":
-        return messages
+        return [said for _, said in found]
     together: list[Message] = []
-    n_merged = 0
-    for i, said in enumerate(messages):
+    for i, said in found:
         if not together or said.role != together[-1].role or said.role not in ALTERNATING:
             together.append(said)
         elif policies.same_role == "quarantine":
@@ -93,24 +108,29 @@ def _alternating(messages: list[Message], policies: Policies, repairs: list[str]
             )
         else:
             together[-1] = _merged(together[-1], said, policies.merge_with, i)
-            n_merged += 1
-    if n_merged:
-        repairs.append(f"same_role:{n_merged}")
+            counts["same_role"] += 1
     return together
 
 
 def _merged(before: Message, said: Message, border: str, i: int) -> Message:
     for name in ("weight", "name", "tool_call_id"):
         if getattr(before, name) != getattr(said, name):
-            raise LineError(
-                DropReason.SAME_ROLE, f"message {i} cannot be joined to the one before: their {name} is not the same"
-            )
+            raise _apart(i, f"their {name} is not the same")
+    # A message says its reasoning first, then its text, then its calls; joined, nothing may change places.
+    if before.tool_calls and (said.content or said.reasoning):
+        raise _apart(i, "it says something after a call")
+    if before.content and said.reasoning:
+        raise _apart(i, "it reasons after an answer")
     calls = [text.strip()[1:-1].strip() for text in (before.tool_calls, said.tool_calls) if text]
     return before._replace(
         content=_joined(before.content, said.content, border),
         reasoning=_joined(before.reasoning, said.reasoning, border),
         tool_calls=f"[{', '.join(calls)}]" if calls else None,
     )
+
+
+def _apart(i: int, why: str) -> LineError:
+    return LineError(DropReason.SAME_ROLE, f"message {i} cannot be joined to the one before: {why}")
 
 
 def _joined(a: str | None, b: str | None, border: str) -> str | None:

@@ -1,10 +1,23 @@
 """One turn of a record becomes one message: everything it says is kept, and what contradicts itself is refused."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from schemas.reasons import DropReason
 from stages.ingest.calls import call_texts, calls_text
+from stages.ingest.decode import LineError
 from stages.ingest.line import Line, Path, where
-from stages.ingest.messages import ROLES, Message, agreed, bad_shape, optional_text, refuse_unknown, role, text
+from stages.ingest.messages import (
+    ROLES,
+    Message,
+    agreed,
+    bad_shape,
+    optional_text,
+    refuse_media,
+    refuse_unknown,
+    role,
+    text,
+)
 
 MAX_WEIGHT: Final = 1e6
 """Largest loss weight: beyond any use, and far from where float32 sums lose count."""
@@ -32,22 +45,50 @@ _THOUGHTS: Final = ("reasoning_content", "reasoning", "thinking")
 _FIRST: Final = _KNOWN | {"tools"}
 """Keys of a record's first turn: some data sets keep the tools on it."""
 _CALL: Final = "function_call"
+_CALLS: Final = frozenset((_CALL, "tool_call"))
+"""Names of speakers whose turn is a call."""
+_ANSWERS: Final = frozenset(("completion", "chosen"))
+"""Keys of lists of turns that follow others, so that their first is not the first."""
+_PARTS: Final = {
+    "text": "text",
+    "input_text": "text",
+    "output_text": "text",
+    "reasoning": "reasoning",
+    "thinking": "reasoning",
+    "tool_call": "tool_call",
+}
+"""Types of parts, and what they are read as."""
+
+
+def turns(value: list[Any], path: Path, line: Line) -> list[Message]:
+    """Return the messages of a list of turns; raises LineError as `message` does."""
+    return [message(turn, (*path, i), line) for i, turn in enumerate(value)]
+
+
+def side(value: Any, path: Path, line: Line, speaker: str) -> list[Message]:
+    """Return what one side says: a text by `speaker`, a turn, or a list of turns. Raises LineError for anything else."""
+    if isinstance(value, list):
+        return turns(value, path, line)
+    if isinstance(value, dict):
+        return [message(value, path, line)]
+    return [Message(speaker, text(value, where(path)))]
 
 
 def message(turn: Any, path: Path, line: Line) -> Message:
     """Return the message that `turn` says; raises LineError when there is none, or more than one."""
     if not isinstance(turn, dict):
         raise bad_shape(where(path), "an object with role and content", turn)
+    known = roles_of(line)
     if len(turn) == 2:  # a speaker and a text: nearly every message
         name, said = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if type(said) is str and type(name) is str and name in ROLES:
-            return Message(ROLES[name], said)
+        if type(said) is str and type(name) is str and name in known:
+            return Message(known[name], said)
     at = where(path)
-    speaker, is_call = _speaker(turn, at)
-    if flags := [key for key in _FLAGS if turn.get(key) is not None]:
-        expected = "train (true or false) or weight (a number) to say whether it is trained"
-        raise bad_shape(f"{at}.{flags[0]}", expected, turn[flags[0]])
-    refuse_unknown(turn, _FIRST if path[1:] == (0,) and path[0] != "completion" else _KNOWN, at)
+    speaker, is_call = _speaker(turn, at, known)
+    weight = loss_weight(turn, at)
+    refuse_media(turn, at)
+    is_first = path[-1] == 0 and len(path) <= 2 and path[0] not in _ANSWERS
+    refuse_unknown(turn, _FIRST if is_first else _KNOWN, at)
     key = agreed({key: turn.get(key) for key in ("content", "value")}, at) or "content"
     content, thought, calls = turn.get(key), None, list[str]()
     if is_call:
@@ -72,26 +113,33 @@ def message(turn: Any, path: Path, line: Line) -> Message:
         called[tool_calls] if tool_calls else None,
         optional_text(turn, "tool_call_id", f"{at}."),
         optional_text(turn, "name", f"{at}."),
-        _weight(turn, at),
+        weight,
     )
 
 
-def _speaker(turn: dict[str, Any], at: str) -> tuple[str, bool]:
+def roles_of(line: Line) -> Mapping[str, str]:
+    """Return the names of speakers that `line` may use: the known ones, and those of its mapping before them."""
+    mapping = line.mapping
+    return ROLES if mapping is None or not mapping.roles else {**ROLES, **mapping.roles}
+
+
+def _speaker(turn: dict[str, Any], at: str, known: Mapping[str, str]) -> tuple[str, bool]:
     """Return (the role, whether the turn itself is a call)."""
     names = {key: turn[key] for key in ("role", "from") if turn.get(key) is not None}
-    calls = {key for key, name in names.items() if isinstance(name, str) and name.strip().lower() == _CALL}
-    roles = {key: "assistant" if key in calls else role(name, f"{at}.{key}") for key, name in names.items()}
+    calls = {key for key, name in names.items() if isinstance(name, str) and name.strip().lower() in _CALLS}
+    roles = {key: "assistant" if key in calls else role(name, f"{at}.{key}", known) for key, name in names.items()}
     key = agreed(roles, at)
     if key is None:
-        raise bad_shape(f"{at}.role", "the name of a role", None)
+        keys = ", ".join(sorted(turn)[:12]) or "none"
+        raise bad_shape(f"{at}.role", f"the name of a role (keys: {keys}; [ingest.mapping] role names another)", None)
     return roles[key], bool(calls)
 
 
 def _parts(parts: list[Any], path: Path, line: Line) -> tuple[str | None, str | None, list[str]]:
     """Return (content, reasoning, texts of tool calls) of a content that is a list of typed parts.
 
-    Raises LineError for a part that is not text, reasoning or a tool call (an image, say): leaving it out would change
-    what the message says.
+    Raises LineError, with the part's place, for one that is not text, reasoning or a tool call (an image, say): leaving it
+    out would change what the message says.
     """
     content: list[str] = []
     reasoning: list[str] = []
@@ -104,19 +152,22 @@ def _parts(parts: list[Any], path: Path, line: Line) -> tuple[str | None, str | 
         if not isinstance(part, dict):
             raise bad_shape(at, "a part", part)
         kind = part.get("type")
-        if kind not in ("text", "reasoning", "thinking", "tool_call"):
-            raise bad_shape(at, "a part of type text, reasoning or tool_call", kind)
+        if type(kind) is not str:
+            raise bad_shape(f"{at}.type", "text, reasoning or tool_call", kind)
+        read_as = _PARTS.get(kind)
+        if read_as is None:
+            raise LineError(DropReason.UNSUPPORTED_PART, f"{at}: a part of type {kind!r}; only text can be trained on")
         names = ("value", "text", "content", kind)
         refuse_unknown(part, frozenset(("type", *names)), at)
         key = agreed({name: part.get(name) for name in names}, at) or kind
         value = part.get(key)
-        if kind == "tool_call":
+        if read_as == "tool_call":
             found = call_texts(value, (*path, i, key), line)
             if not found:
                 raise bad_shape(at, "a call with a name", value)
             calls.extend(found)
         else:
-            (content if kind == "text" else reasoning).append(text(value, f"{at}.{key}"))
+            (content if read_as == "text" else reasoning).append(text(value, f"{at}.{key}"))
     return "".join(content) if content else None, "".join(reasoning) if reasoning else None, calls
 
 
@@ -124,8 +175,14 @@ def _list(calls: list[str]) -> str | None:
     return f"[{', '.join(calls)}]" if calls else None
 
 
-def _weight(turn: dict[str, Any], at: str) -> float | None:
-    """Return the loss weight: weight and loss_weight are the same, and train says whether it is above 0."""
+def loss_weight(turn: dict[str, Any], at: str) -> float | None:
+    """Return the loss weight: weight and loss_weight are the same, and train says whether it is above 0.
+
+    Raises LineError for one out of bounds, and for other flags that might say the same or the opposite.
+    """
+    if flags := [key for key in _FLAGS if turn.get(key) is not None]:
+        expected = "train (true or false) or weight (a number) to say whether it is trained"
+        raise bad_shape(f"{at}.{flags[0]}", expected, turn[flags[0]])
     weights: dict[str, float] = {}
     for key in ("weight", "loss_weight"):
         value = turn.get(key)

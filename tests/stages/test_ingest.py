@@ -82,7 +82,7 @@ def test_each_shape_becomes_messages(record, expected):
         (b'{"messages": {}}', DropReason.UNKNOWN_SHAPE),
         (b'{"messages": [3]}', DropReason.BAD_SHAPE),
         (b'{"prompt": 3, "completion": "c"}', DropReason.BAD_SHAPE),
-        (b'{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}', DropReason.BAD_SHAPE),
+        (b'{"messages": [{"role": "user", "content": [{"type": "image", "url": "x"}]}]}', DropReason.UNSUPPORTED_PART),
         (b'{"messages": [{"role": "wizard", "content": "a"}]}', DropReason.UNKNOWN_ROLE),
         (
             b'{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "b"}]}',
@@ -284,7 +284,7 @@ def test_one_rule_for_system_messages(record, system):
         ({"messages": [{"role": "system", "content": "s", "tools": [FLAT]}, *QA], "tools": [CALL]}, ["tools"]),
         ({"messages": QA, "tools": [CALL], "functions": [{"name": "g"}]}, ["tools", "functions"]),
         (chat(content="a", refusal="No."), ["refusal"]),
-        (chat(content="a", images=["x.png"], audio={"id": "1"}), ["audio", "images"]),
+        (chat(content="a", audios_of_it=["x.png"], clip={"id": "1"}), ["audios_of_it", "clip"]),
         (chat(content="a", tools=[FLAT]), ["tools"]),
         ({"prompt": "p", "completion": [{"role": "assistant", "content": "c", "tools": [FLAT]}]}, ["tools"]),
     ],

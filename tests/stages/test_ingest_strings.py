@@ -22,7 +22,7 @@ def said(out: pl.DataFrame) -> list[list[tuple[str, str]]]:
 
 def test_all_strings_in_their_order_are_one_user_message():
     record = {"id": 7, "question": "Why?", "choices": ["a", {"b": ["c", None, True]}], "n": 1.5, "answer": " d "}
-    assert said(ingest(record, ["x", "y"], "just text")) == [
+    assert said(ingest(record, ["x", 3, "y"], "just text")) == [
         [("user", "Why?\na\nc\n d ")],
         [("user", "x\ny")],
         [("user", "just text")],

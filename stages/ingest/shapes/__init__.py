@@ -4,15 +4,26 @@ from typing import Any, Final
 
 from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
+from stages.ingest.shapes.marked import MARKED
+from stages.ingest.shapes.moss import MOSS
 from stages.ingest.shapes.pairs import PAIRS, PAIRS_FIRST
+from stages.ingest.shapes.preference import PREFERENCE
 from stages.ingest.shapes.remainder import REMAINDER
 from stages.ingest.shapes.rounds import ROUNDS
 from stages.ingest.shapes.shape import Draft, Found, Shape
 from stages.ingest.shapes.tasks import TASKS
+from stages.ingest.shapes.trees import TREES
 from stages.ingest.shapes.turn_lists import TURN_LISTS
+from stages.ingest.shapes.unlabelled import TEXTS, UNLABELLED
 
 SHAPES: Final[dict[str, Shape]] = {
-    shape.name: shape for shape in (*ROUNDS, *TASKS, *PAIRS_FIRST, *TURN_LISTS, *PAIRS, *REMAINDER)
+    shape.name: shape
+    for shape in (
+        *(PREFERENCE, TREES, MOSS, *ROUNDS, *TASKS, *PAIRS_FIRST),
+        *(UNLABELLED, *TURN_LISTS),
+        *PAIRS,
+        *(TEXTS, MARKED, *REMAINDER),
+    )
 }
 """In the order in which they are tried: what one data set has alone, lists of turns, questions and answers, the rest."""
 
