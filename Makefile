@@ -12,8 +12,8 @@ run = $(if $(RUN),--run '$(RUN)')
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
-data: .venv/ready  ## build training shards (CONFIG=, INPUT=, RUN=, ARGS=)
-	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(run) $(ARGS)
+data: .venv/ready  ## build training shards (CONFIG=, INPUT=, LIMIT=, RUN=, ARGS=)
+	.venv/bin/chatloom data $(CONFIG) $(if $(INPUT),--input '$(INPUT)') $(if $(LIMIT),--limit $(LIMIT)) $(run) $(ARGS)
 
 train: .venv/ready  ## fine-tune on them (CONFIG=, RUN=, GPUS=, RESTARTS=, ARGS=)
 	.venv/bin/chatloom train $(CONFIG) $(run) $(if $(GPUS),--gpus $(GPUS)) $(if $(RESTARTS),--restarts $(RESTARTS)) $(ARGS)

@@ -7,7 +7,7 @@ import msgspec
 
 from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
-from pipeline.source import SUFFIXES, Chunk, Source, expand_sets, scan, unpack
+from pipeline.source import SUFFIXES, Chunk, Source, choose, expand_sets, scan, unpack
 from schemas.files import sha256_of, write_if_changed
 
 
@@ -25,7 +25,7 @@ class Catalog:
         self._config = config
         self._index = root / "source.json"
         self._spool = root / ".spool"
-        self._rules, self.ignored = expand_sets(config, what=what, suffixes=suffixes)
+        self._rules, self.ignored, self._set_of = expand_sets(config, what=what, suffixes=suffixes)
         self.paths = list(self._rules)
 
     def chunks(self) -> list[Chunk]:
@@ -47,7 +47,7 @@ class Catalog:
             else:
                 chunks += scan(path, self._config, self._spool, self._rules[path])
         write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
-        return chunks
+        return choose(chunks, self._set_of, self._config)
 
     def unpack_for(self, tasks: list[Task]) -> None:
         """Make sure that the bytes of every chunk in `tasks` can be read."""

@@ -69,7 +69,10 @@ def _data(options: argparse.Namespace) -> int:
     from pipeline.run import build
     from pipeline.terminal import TerminalProgress
 
-    config = load_config(Path(options.config), assignments=options.set, inputs=options.input, run=options.run)
+    limit = [f"source.limit={options.limit}"] if options.limit else []
+    config = load_config(
+        Path(options.config), assignments=[*options.set, *limit], inputs=options.input, run=options.run
+    )
     console = Console(highlight=False, markup=False, soft_wrap=True)
     progress = TerminalProgress(console, stop.check)
     console.print(f"chatloom data {options.config} -> {config.run}")

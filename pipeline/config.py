@@ -28,7 +28,7 @@ SECTIONS: Final[dict[str, Any]] = {
     "train": Train,
     "generation": Generation,
 }
-SEEDED: Final = ("dedup",)
+SEEDED: Final = ("source", "dedup")
 """Sections whose `seed` is the run's unless they state their own."""
 LIMITED: Final = "tokenize"
 """The section whose `max_seq_len` is that of [pack] unless it states its own."""

@@ -136,7 +136,7 @@ def _settings(chain: Sequence[Stage], config: Config) -> Settings:
 
 def _build(reference: Reference, refresh: Refresh) -> list[Chunk]:
     store, source = refresh.store, refresh.settings.source
-    source = msgspec.structs.replace(source, inputs=reference.files, sets=())
+    source = msgspec.structs.replace(source, inputs=reference.files, sets=(), limit=None)
     catalog = Catalog(store.root, source, what=reference.where, suffixes=SUFFIXES + TEXT_SUFFIXES)
     store.root.mkdir(parents=True, exist_ok=True)
     store.sweep()

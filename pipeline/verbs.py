@@ -80,6 +80,9 @@ def _add_data(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     data.add_argument(
         "--input", action="append", default=[], metavar="PATH", help="file, directory or glob; may be repeated"
     )
+    data.add_argument(
+        "--limit", type=_positive, metavar="N", help="read N records, drawn from all inputs ([source] limit)"
+    )
     data.add_argument("--workers", type=_positive, metavar="N", help="processes (default: one per core)")
     data.add_argument(
         "--until",

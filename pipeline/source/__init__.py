@@ -3,6 +3,7 @@
 from pipeline.source.chunk import Chunk, SourceError
 from pipeline.source.inputs import SUFFIXES, TEXT_SUFFIXES, expand, expand_sets
 from pipeline.source.reading import read_chunk
+from pipeline.source.sampling import choose
 from pipeline.source.scan import scan
 from pipeline.source.settings import Source, SourceSet
 from pipeline.source.unpack import unpack
@@ -14,6 +15,7 @@ __all__ = [
     "Source",
     "SourceError",
     "SourceSet",
+    "choose",
     "expand",
     "expand_sets",
     "read_chunk",

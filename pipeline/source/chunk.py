@@ -30,7 +30,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     """Of its bytes."""
     n_elements: int = 0
-    """Elements of an array; lines are not counted."""
+    """Elements of an array, or lines, blank ones too."""
     is_torn: bool = False
     """The array ends with this chunk, but without its closing bracket."""
     rules: str | None = None
@@ -43,8 +43,17 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Of parquet and arrow: its first row group or record batch, and the one after its last."""
     rows: tuple[int, int] = (0, 0)
     """Of parquet and arrow: its first row in its first part, and how many it has."""
+    sample: tuple[int, int] | None = None
+    """Where not all records are asked for: the seed, and what those that are draw less than (pipeline.source.sampling)."""
+
+    @property
+    def n_records(self) -> int:
+        """Return how many records it has, blank lines included."""
+        return self.n_elements or self.rows[1]
 
     def digest(self) -> str:
         """Return a text that changes whenever a row that comes out of this chunk would."""
         place = f"{self.start} {self.line} {self.rows} {self.dialect or ''}"
-        return f"{self.path} {self.container} {place} {self.sha256} {self.is_torn} {self.rules or ''}"
+        return (
+            f"{self.path} {self.container} {place} {self.sha256} {self.is_torn} {self.rules or ''} {self.sample or ''}"
+        )

@@ -27,7 +27,7 @@ class Cut:
     """Number of its first line or element, from 1."""
     sha256: str
     n_elements: int = 0
-    """Elements of an array; lines are not counted."""
+    """Elements of an array, or lines, blank ones too."""
     is_torn: bool = False
     """The array ends here without its closing bracket."""
 
@@ -96,7 +96,7 @@ def cut_lines(file: IO[bytes], shard_bytes: int) -> Iterator[Cut]:
             size += len(rest)
             last = rest[-1:]
             lines += last == b"\n"
-        yield Cut(start, start + size, line, state.hexdigest())
+        yield Cut(start, start + size, line, state.hexdigest(), lines + (last != b"\n"))
         start += size
         line += lines
 

@@ -55,8 +55,9 @@ def expand(
 
 def expand_sets(
     config: Source, *, what: str = "input", suffixes: tuple[str, ...] = SUFFIXES
-) -> tuple[dict[str, str | None], list[str]]:
-    """Return (each input file with the rules of its set, as stages.ingest.rules writes them, or None; ignored files).
+) -> tuple[dict[str, str | None], list[str], dict[str, int]]:
+    """Return (each input file with the rules of its set, as stages.ingest.rules writes them, or None; ignored files; the
+    number of each file's set, from 1, or 0).
 
     The files of `inputs` come first, then those of each set; a file that both name belongs to the set, in its place among
     `inputs`. Raises ConfigError as expand does, and for a file that two sets name.
@@ -80,4 +81,8 @@ def expand_sets(
                     "out of one of them"
                 )
             found[name] = rules_text(rules) if rules != NO_RULES else None
-    return found, [path for path in dict.fromkeys(ignored) if path not in found]
+    return (
+        found,
+        [path for path in dict.fromkeys(ignored) if path not in found],
+        {path: owner.get(path, 0) for path in found},
+    )

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from pipeline.source.chunk import Chunk, SourceError
 from pipeline.source.cutting import BLANK, BLOCK, BOM, Elements
+from pipeline.source.sampling import only_sampled
 from pipeline.source.settings import Source
 from schemas.reasons import DropReason
 from schemas.tables import LINES
@@ -57,7 +58,7 @@ def read_chunk(chunk: Chunk, config: Source) -> pl.DataFrame:
     ]
     frame = pl.from_arrow(pa.table(columns, schema=LINES))
     assert isinstance(frame, pl.DataFrame)
-    return frame
+    return only_sampled(frame, chunk)
 
 
 def _read_verified(chunk: Chunk, config: Source) -> bytes:

@@ -20,6 +20,10 @@ class SourceSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Shape of every record, instead of that of [ingest]; "auto" recognises each record by its keys."""
     mapping: Mapping | None = None
     """Where in a record its parts stand, for records of no known shape; instead of that of [ingest]."""
+    share: Annotated[float, msgspec.Meta(gt=0.0, le=1.0)] = 1.0
+    """Share of its records that is read, drawn by [source] seed: what 0.1 takes, 0.2 takes too."""
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Most records of the set that are read, drawn from all of them: what 1000 takes, 2000 takes too."""
 
     def __post_init__(self) -> None:
         """Refuse a set without inputs."""
@@ -38,6 +42,11 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Files, directories and globs of .jsonl, .ndjson and .json, each also as .gz."""
     sets: tuple[SourceSet, ...] = ()
     """More inputs, each with tags, a shape or a mapping of its own: tables [[source.sets]]."""
+    limit: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Most records that are read, for a smoke run: a sample drawn from all inputs, not their beginning. The others are dropped
+    in ingest (not_sampled)."""
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    """Another seed draws other samples."""
     shard_bytes: Annotated[int, msgspec.Meta(ge=1 << 10, le=1 << 30)] = 8 << 20
     """Bytes of input per shard: the unit of memory, of parallel work and of resumption."""
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1 << 10, le=1 << 30)] = 16 << 20
