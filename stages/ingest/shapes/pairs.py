@@ -150,8 +150,11 @@ def with_room(record: Any) -> Any:
     said = {key: value for key, value in record.items() if value is not None}
     if any(pair.fits(said) for pair in pairs):
         return said
-    answers = next((pair.answers for pair in pairs if pair.asked in said), ())
-    return said | {answers[-1]: ""} if answers else record
+    asking = [pair for pair in pairs if all(key in said for key in (pair.asked, *pair.also))]
+    if not asking:
+        return record
+    pair = max(asking, key=lambda pair: sum(key in said for key in pair.question))  # of equals, the first
+    return said | {pair.answers[-1]: ""}
 
 
 PAIRS: Final = tuple(pair.shape() for pair in FLAT)
