@@ -23,7 +23,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
     if not last.totals.kept:
         raise GateError(_nothing_left(config.run, built))
     for manifest in built.manifests.values():
-        if manifest.stage != "dedup" and sum(manifest.totals.dropped.values()) > WORRYING * manifest.totals.rows_in:
+        lost, n_asked = _lost(manifest), _asked(manifest)
+        if manifest.stage != "dedup" and sum(lost.values()) > WORRYING * n_asked:
             console.print(_remark(config.run, manifest))
     for remark in remarks(built.manifests):
         console.print(remark)
@@ -52,19 +53,28 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
 def _nothing_left(run: str, built: Built) -> str:
     worst = next(m for m in built.manifests.values() if m.totals.rows_in and not m.totals.kept)
     return (
-        f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. {_reason(worst)}. "
+        f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. {_reason(worst.totals.dropped)}. "
         f"See one: chatloom look {run} {worst.stage} --dropped"
     )
 
 
+def _asked(manifest: Manifest) -> int:
+    """Return how many conversations a stage was asked for: what is not in a sample was not wanted."""
+    return manifest.totals.rows_in - manifest.totals.dropped.get(DropReason.NOT_SAMPLED, 0)
+
+
+def _lost(manifest: Manifest) -> dict[str, int]:
+    return {reason: n for reason, n in manifest.totals.dropped.items() if reason != DropReason.NOT_SAMPLED}
+
+
 def _remark(run: str, manifest: Manifest) -> str:
-    n_dropped = sum(manifest.totals.dropped.values())
+    lost = _lost(manifest)
     return (
-        f"note: {manifest.stage} dropped {n_dropped / manifest.totals.rows_in:.0%} of its conversations. {_reason(manifest)}. "
+        f"note: {manifest.stage} dropped {sum(lost.values()) / _asked(manifest):.0%} of its conversations. {_reason(lost)}. "
         f"See one: chatloom look {run} {manifest.stage} --dropped"
     )
 
 
-def _reason(manifest: Manifest) -> str:
-    reason, n = max(manifest.totals.dropped.items(), key=lambda pair: pair[1])
+def _reason(dropped: dict[str, int]) -> str:
+    reason, n = max(dropped.items(), key=lambda pair: pair[1])
     return f"Mostly {reason} ({n:,}): {EXPLANATIONS[DropReason(reason)]}"

@@ -13,9 +13,9 @@ from pipeline.summary import summary
 from schemas.manifest import Manifest, Totals
 
 
-def said(tmp_path: Path, counts: dict[str, int], config: str = "") -> list[str]:
+def said(tmp_path: Path, counts: dict[str, int], config: str = "", **more: Totals) -> list[str]:
     (tmp_path / "my.toml").write_text(f'run = "runs/my"\n[source]\ninputs = ["a"]\n{config}')
-    totals = {
+    totals = more | {
         "clusters": Totals(rows_in=1000, kept=1000, dropped={}, counts=counts),
         "pack": Totals(rows_in=700, kept=700, dropped={}, tokens=10),
     }
@@ -47,6 +47,22 @@ def test_the_largest_loss_is_mentioned_if_it_is_large(tmp_path):
 @pytest.mark.parametrize("counts", [{}, {"rows/a.jsonl": 1000, "lost/a.jsonl": 10, "reason/near_duplicate": 10}])
 def test_nothing_is_mentioned_where_nothing_is_remarkable(tmp_path, counts):
     assert not [line for line in said(tmp_path, counts) if line.startswith("note: ")]
+
+
+@pytest.mark.parametrize(
+    ("dropped", "expected"),
+    [
+        ({"not_sampled": 900}, []),
+        ({"not_sampled": 900, "bad_json": 20}, []),
+        ({"not_sampled": 900, "bad_json": 30}, ["note: ingest dropped 30% of its conversations. Mostly bad_json (30)"]),
+    ],
+)
+def test_what_is_not_in_the_sample_is_no_loss(tmp_path, dropped: dict[str, int], expected: list[str]):
+    kept = 1000 - sum(dropped.values())
+    lines = said(tmp_path, {}, ingest=Totals(rows_in=1000, kept=kept, dropped=dropped))
+    assert [
+        line.partition(":")[0] + ":" + line.split(":")[1] for line in lines if line.startswith("note: ")
+    ] == expected
 
 
 def test_splits_are_said_in_one_line(tmp_path):
