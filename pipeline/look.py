@@ -1,13 +1,14 @@
 """One row of any stage, as a person reads it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from rich.text import Text
 
+from pipeline.counts import explain
 from pipeline.excerpt import printable
-from pipeline.rows import Row, conversations, fate, files_of, find, need_manifest, row_at
+from pipeline.rows import Row, conversations, fate, files_of, find, find_part, need_manifest, row_at
 from schemas.reasons import EXPLANATIONS, DropReason
 from schemas.settings import ConfigError
 
@@ -46,11 +47,11 @@ def look(
     half = "dropped" if dropped else "kept"
     files = files_of(need_manifest(run, stage), half)
     total = sum(file.rows for file in files)
-    if not total:
+    if not total and id is None:
         raise ConfigError(f"{run / stage}: no {half} rows")
     found = row_at(run / stage, files, row) if id is None else find(run / stage, files, id)
     if found is None and id is not None:
-        found = find(run / stage, files, f"{id}#1")  # it was cut into windows: show the first
+        found = find_part(run / stage, files, id)  # a record of several, or cut into windows: show the first
     if found is None:
         if id is None:
             raise ConfigError(f"{run / stage}: {half} rows are numbered 0 to {total - 1}; got {row}")
@@ -70,10 +71,10 @@ def _describe(run: Path, stage: str, values: Row, *, in_colour: bool) -> Iterato
     if beside:
         yield Text("this one:", "bold")
     for name, value in values.items():
-        if name in _SHOWN_APART:
+        if name in _SHOWN_APART or (name, stage) == ("tags", "pack"):
             continue
         if value is not None and value != []:
-            yield Text.assemble((f"{name}: ", "dim"), printable(_short(value)))
+            yield Text.assemble((f"{name}: ", "dim"), printable(_SAID.get(name, _short)(value)))
     if stage == "clusters" and values["id"] in found:
         yield from _messages(found[values["id"]]["messages"])
     elif values.get("messages"):
@@ -141,7 +142,9 @@ def _tokens(run: Path, stage: str, values: dict[str, Any], *, in_colour: bool) -
     first = 0
     for position, length in enumerate(lengths):
         if stage == "pack":
-            yield Text(f"--- {values['ids'][position]}: {length} tokens", "bold blue")
+            tags = _tags(values["tags"][position])
+            said = f"--- {values['ids'][position]}: {length} tokens{' tagged ' if tags else ''}{tags}"
+            yield Text(printable(said), "bold blue")
         part = slice(first, first + length)
         yield _marked(tokenizer, ids[part], weights[part], in_colour=in_colour)
         first += length
@@ -166,6 +169,25 @@ def _marked(tokenizer: Any, ids: list[int], weights: list[float], *, in_colour: 
                 out.append(f"×{weight:.3g}", "bold yellow")
             first = i
     return out
+
+
+def _tags(tags: list[str]) -> str:
+    return ", ".join(map(repr, tags))  # with marks, for a tag may hold a comma
+
+
+def _repairs(repairs: list[str]) -> str:
+    """Return what policies changed, e.g. ["trailing:1"], in words."""
+    parts = [(name, n) for name, _, n in (repair.partition(":") for repair in repairs)]
+    return "; ".join(f"{n} {explain(f'repaired/{name}')}" for name, n in parts)
+
+
+_SAID: Final[dict[str, Callable[[Any], str]]] = {
+    "tags": _tags,
+    "repairs": _repairs,
+    "offset": lambda offset: f"byte {offset:,}",
+    "line": lambda line: f"{line:,}",
+}
+"""Columns that are not shown as they stand."""
 
 
 def _short(value: Any) -> str:

@@ -1,5 +1,6 @@
 """Rows of a finished run, found by number or by id; nothing is read of a row that is not asked for."""
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -62,6 +63,22 @@ def find(directory: Path, files: Sequence[FileRecord], wanted: str) -> tuple[int
     return None
 
 
+def find_part(directory: Path, files: Sequence[FileRecord], wanted: str) -> tuple[int, Row] | None:
+    """Return (number, values) of the first row that is of a record or a conversation: `<wanted>.1`, `#1`, or of both.
+
+    None if there is none.
+    """
+    is_part = re.compile(re.escape(wanted) + r"(\.\d+)?(#\d+)?").fullmatch
+    for file in files:
+        with pa.memory_map(str(directory / file.path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+            column = table["ids"].combine_chunks().flatten() if "ids" in table.column_names else table["id"]
+            near = pc.filter(column, pc.starts_with(column, wanted)).to_pylist()
+        if (part := next(filter(is_part, near), None)) is not None:
+            return find(directory, files, part)
+    return None
+
+
 def take(
     directory: Path, files: Sequence[FileRecord], rows: NDArray[np.int64], columns: Sequence[str]
 ) -> Iterator[tuple[slice, pl.DataFrame]]:
@@ -109,9 +126,11 @@ def fate(run: Path, wanted: str) -> str:
         manifest = read_manifest(run, stage)
         if manifest is None:
             continue
-        found = find(run / stage, files_of(manifest, "dropped"), wanted)
+        dropped = files_of(manifest, "dropped")
+        found = find(run / stage, dropped, wanted) or find_part(run / stage, dropped, wanted)
         if found is not None:
-            return f"It was dropped by {stage}: {found[1]['drop_reason']} (chatloom look {run} {stage} --dropped --id {wanted!r})"
+            reason, own = found[1]["drop_reason"], found[1].get("id", wanted)
+            return f"It was dropped by {stage}: {reason} (chatloom look {run} {stage} --dropped --id {own!r})"
         if stage == "ingest":
             some = [_values(run / stage / file.path, 0)["id"] for file in files_of(manifest) if file.rows]
     said = suggest(wanted, some[:10]) if some else "Ids are <source path>:<line>"

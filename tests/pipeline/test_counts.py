@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from pipeline.counts import Section, explain, remarks, sections, sentence
+from pipeline.counts import Section, explain, records_sentence, remarks, sections, sentence
 from pipeline.funnel import as_json, as_text
 from schemas.manifest import Manifest, Totals
 
@@ -172,3 +172,67 @@ def test_the_funnel_shows_the_tables_and_json_has_every_count():
 
 def test_a_run_without_counts_has_just_its_funnel():
     assert list(sections({"ingest": manifest("ingest", {})})) == []
+
+
+def opened(counts: dict[str, int], n: int = 10) -> dict[str, Manifest]:
+    totals = Totals(rows_in=n, kept=n, dropped={}, counts=counts)
+    return {"ingest": Manifest(stage="ingest", key="", libraries={}, totals=totals, shards=())}
+
+
+def test_shapes_are_listed_the_most_frequent_first():
+    found = opened({"records": 10, "shape/alpaca": 2, "shape/messages": 8})
+    (shapes,) = sections(found)
+    assert shapes == Section(
+        "shapes in which records were read", ("shape", "rows"), [("messages", "8"), ("alpaca", "2")], 1
+    )
+
+
+def test_what_policies_changed_is_said_and_listed():
+    found = opened({"records": 10, "repaired/trailing": 1984, "repaired/same_role": 3, "repaired/empty": 0})
+    assert list(remarks(found)) == [
+        "note: ingest: 1,984 trailing turn(s) that nothing answers, left out ([ingest] trailing)",
+        "note: ingest: 3 message(s) joined to the one before, which is of the same role ([ingest] same_role)",
+    ]
+    (others,) = sections(found)
+    assert [row[2] for row in others.rows] == ["1,984", "3"]
+
+
+def test_records_are_said_where_they_are_not_the_conversations():
+    assert records_sentence(opened({"records": 10})) is None
+    assert records_sentence(opened({})) is None
+    assert records_sentence({}) is None
+    said = records_sentence(opened({"records": 4}, n=1200))
+    assert said == "1,200 conversations of 4 records, for some records hold several"
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(as_text(opened({"records": 4}, n=1200)))
+    assert said in console.export_text()
+
+
+def test_tags_are_listed_over_all_splits_what_is_trained_most_first():
+    counts = {
+        "tagged/train/conversations/a/b": 3,
+        "tagged/train/tokens/a/b": 900,
+        "tagged/train/trained/a/b": 100,
+        "tagged/validation/conversations/a/b": 1,
+        "tagged/validation/tokens/a/b": 100,
+        "tagged/validation/trained/a/b": 50,
+        "tagged/train/conversations/x\ny": 5,
+        "tagged/train/tokens/x\ny": 500,
+        "tagged/train/trained/x\ny": 300,
+        "tagged/train/conversations/*": 7,
+        "tagged/train/tokens/*": 70,
+        "tagged/train/trained/*": 7,
+    }
+    (tags,) = sections({"pack": manifest("pack", counts, tokens=1000, supervised=300)})
+    assert tags.rows == [
+        (r"x\x0ay", "5", "500", "300", "100 %"),
+        ("a/b", "4", "1,000", "150", "50.0 %"),
+        ("* (each rare in its shard)", "7", "70", "7", "2.3 %"),
+    ]
+
+
+def test_many_tags_are_not_summed_for_a_conversation_may_have_several():
+    counts = {f"tagged/train/trained/t{i:02}": 20 - i for i in range(20)}
+    (tags,) = sections({"pack": manifest("pack", counts, tokens=100, supervised=100)})
+    assert tags.rows[14][0] == "t14"
+    assert tags.rows[15:] == [("5 others", "", "", "", "")]

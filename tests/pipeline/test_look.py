@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.look import _short, look
-from schemas.tables import DISTINCT, DUPLICATE, MEASURED, dropped_schema
+from schemas.settings import ConfigError
+from schemas.tables import CONVERSATIONS, DISTINCT, DUPLICATE, MEASURED, QUARANTINE, dropped_schema
 from tests.pipeline.literal_run import conversation, fate, removed, write_run, write_stage
 
 
@@ -62,3 +63,62 @@ def test_a_row_that_contains_an_evaluation_record_names_it(run):
 def test_hashes_are_shown_as_other_tools_show_them_wherever_they_lie():
     assert _short(b"\x01\xff") == "01ff"
     assert _short([{"exact_hash": b"\x01\xff", "shingles": [3, 5]}]) == "[{'exact_hash': '01ff', 'shingles': [3, 5]}]"
+
+
+def ingested(id_: str, **more: object) -> dict[str, object]:
+    """Return a row of schemas.tables.CONVERSATIONS."""
+    (said,) = conversation(id_, [("user", "hi")])["messages"]
+    return {
+        "id": id_,
+        "source": "a",
+        "shape": "alpaca",
+        "line": 3,
+        "tags": [],
+        "messages": [said],
+        "repairs": [],
+    } | more
+
+
+@pytest.fixture
+def several(tmp_path: Path) -> Path:
+    odd = ["x, y", "a\n\x1b[31m"]
+    rows = [
+        ingested("a:3.1", tags=odd, repairs=["trailing:2", "same_role:1"], line=1003, offset=20_480, record_id="r-7"),
+        ingested("a:3.2"),
+        ingested("a:31"),
+        ingested("a:5.2"),
+    ]
+    write_stage(tmp_path, "ingest", CONVERSATIONS, [rows])
+    return tmp_path
+
+
+def test_where_a_record_is_from_and_what_was_changed_is_said_in_words(several):
+    lines = shown(several, "ingest", "a:3.1")
+    assert lines[1:] == [
+        "id: a:3.1",
+        "record_id: r-7",
+        "source: a",
+        "line: 1,003",
+        "offset: byte 20,480",
+        "shape: alpaca",
+        r"tags: 'x, y', 'a\n\x1b[31m'",
+        "repairs: 2 trailing turn(s) that nothing answers, left out ([ingest] trailing); "
+        "1 message(s) joined to the one before, which is of the same role ([ingest] same_role)",
+        "user",
+        "hi",
+    ]
+
+
+@pytest.mark.parametrize(("id_", "found"), [("a:3.2", "a:3.2"), ("a:3", "a:3.1"), ("a:31", "a:31"), ("a:5", "a:5.2")])
+def test_a_conversation_is_found_by_its_id_and_by_that_of_its_record(several, id_, found):
+    assert f"id: {found}" in shown(several, "ingest", id_)
+
+
+def test_what_became_of_one_of_several_conversations_is_said(tmp_path):
+    rows = [ingested(id_, drop_reason="empty_message") for id_ in ("a:5.1", "a:9.2")]
+    write_stage(tmp_path, "ingest", dropped_schema(CONVERSATIONS, QUARANTINE), [rows], half="dropped")
+    for id_, real in (("a:5.1", "a:5.1"), ("a:9", "a:9.2")):
+        with pytest.raises(ConfigError, match=f"dropped by ingest: empty_message .* --dropped --id '{real}'"):
+            shown(tmp_path, "ingest", id_)
+    with pytest.raises(ConfigError, match="no kept row has the id 'a:7'"):
+        shown(tmp_path, "ingest", "a:7")

@@ -74,7 +74,8 @@ def test_a_test_pack_can_be_looked_at_by_the_id_of_a_conversation(run):
     shutil.copy(ROOT / "data" / "tokenizer" / "tokenizer.json", run / "tokenizer" / "tokenizer.json")
     parts = [str(part) for part in look(run, "pack", row=0, id="a:5", dropped=False, in_colour=False)]
     assert "split: test" in parts
-    assert "--- a:6: 3 tokens" in parts
+    assert "--- a:5: 3 tokens" in parts
+    assert "--- a:6: 3 tokens tagged 'domain:code', 'even'" in parts
 
 
 def test_a_split_that_is_no_more_leaves_nothing_behind(run):
