@@ -83,7 +83,7 @@ def test_a_record_says_what_is_wrong_with_it(served: Served, tmp_path: Path) -> 
         {"instruction": "i", "output": None},
         {"messages": []},
         {"text": "t"},
-        ["u"],
+        "u",
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -95,7 +95,7 @@ def test_a_record_says_what_is_wrong_with_it(served: Served, tmp_path: Path) -> 
         None,
         "nothing is asked: there is no message before the answer",
         "unknown_shape: keys text: no known shape has them; mapping says what is what",
-        "unknown_shape: expected a JSON object, got list",
+        "unknown_shape: expected a JSON object, got str",
     ]
     assert found[0].record.expected is None
     assert [said.content for said in found[2].record.messages] == ["i"]
