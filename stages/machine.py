@@ -8,6 +8,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -54,6 +55,41 @@ def store_word(typingctx: Any, address: Any, word: Any) -> Any:  # noqa: ARG001
         return context.get_dummy_value()
 
     return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_byte(typingctx: Any, address: Any, byte: Any) -> Any:  # noqa: ARG001
+    """Write the lowest byte of a word at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        builder.store(builder.trunc(arguments[1], _I8), builder.inttoptr(arguments[0], _I8.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_half(typingctx: Any, address: Any, half: Any) -> Any:  # noqa: ARG001
+    """Write the lower four bytes of a word at an address, the lowest first."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        half = builder.trunc(arguments[1], _I32)
+        builder.store(half, builder.inttoptr(arguments[0], _I32.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_bytes(typingctx: Any, target: Any, source: Any, n: Any) -> Any:  # noqa: ARG001
+    """Copy `n` bytes from one address to another; the two stretches share none."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        to, origin = (builder.inttoptr(address, _I8.as_pointer()) for address in arguments[:2])
+        cgutils.raw_memcpy(builder, to, origin, arguments[2], ir.Constant(_I64, 1))
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64, types.uint64), codegen
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -1,0 +1,76 @@
+"""The fast lane: lines of common shapes, read by compiled code that gives the very rows that the strict lane would give.
+
+The strict decoder, the adapters and the policies are the law. A line takes the lane only if the walk over its bytes has seen
+that it is exactly what the lane knows: its keys, what kinds of values they have, roles, texts, and nothing that a policy could
+have something to say of. Every other line is left to the law.
+"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from stages.ingest.lane.plan import PLANS, READ, SLOTS, Plan
+from stages.ingest.ranking import Ranking
+from stages.ingest.rules import Rules
+
+ENOUGH_BYTES: Final = 1 << 16
+"""Fewer are read sooner than the kernels are loaded."""
+MOST_BYTES: Final = 1 << 30
+"""More might not fit the offsets of a column."""
+
+
+class Lane(NamedTuple):
+    """What the config and the rules say, as far as it concerns the lane."""
+
+    shape: str
+    border: str
+    """What stands between the parts of a question."""
+    ranking: Ranking
+    tags: tuple[str, ...]
+    """What every row is tagged with first."""
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Return the keys of a record by which it is ranked, each once."""
+        return tuple(dict.fromkeys(key for key in self.ranking if key is not None))
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """Return how records of the shapes that may come are read."""
+        return tuple(plan for plan in PLANS if self.shape in ("auto", plan.shape))
+
+    def is_open(self) -> bool:
+        """Tell whether any line may take the lane.
+
+        None where records are ranked by a key that the lane itself reads, or tagged with what may be their own tag too.
+        """
+        known = {*SLOTS, *READ}
+        labels = tuple(f"{key}:" for plan in self.plans for key in plan.tags)
+        return (
+            bool(self.plans)
+            and not any({key, key.partition(".")[0]} & known for key in self.asked)
+            and not any(tag.startswith(labels) for tag in self.tags)
+            and len(set(self.tags)) == len(self.tags)
+        )
+
+
+def lane_of(shape: str, border: str, ranking: Ranking, rules: Rules) -> Lane | None:
+    """Return the lane for rows under `rules`; None where they have a rule that it does not know."""
+    is_known = Rules(tags=rules.tags, shape=rules.shape) == rules
+    return Lane(rules.shape or shape, border, ranking, rules.tags) if is_known else None
+
+
+def take(frame: pl.DataFrame, lane: Lane) -> tuple[NDArray[np.int64], pl.DataFrame] | None:
+    """Return (which rows of `frame` took the lane, what became of them), None when none did.
+
+    `frame` has records of one file and under one set of rules; the result has the columns of stages.ingest.ingest_lines.
+    """
+    size = int(frame["raw"].bin.size().sum() or 0)
+    if not ENOUGH_BYTES <= size <= MOST_BYTES or not lane.is_open():
+        return None
+    from stages.ingest.lane.columns import read_columns
+
+    rows, table = read_columns(frame, lane, size)
+    return (rows, table) if len(rows) else None
