@@ -1,0 +1,14 @@
+"""What a file of columns consists of."""
+
+from typing import NamedTuple
+
+
+class Part(NamedTuple):
+    """A row group of a Parquet file, or a record batch of an Arrow file."""
+
+    start: int
+    end: int
+    """Its bytes in the file."""
+    n_rows: int
+    size: int
+    """Its bytes in memory, as far as the file tells."""
