@@ -57,7 +57,9 @@ def times(directory: Path) -> dict[str, int]:
 
 def test_files_of_any_shape_are_signed_beside_the_run(tmp_path, config):
     a = write_lines(tmp_path / "eval" / "a.jsonl", QUESTION, {"messages": [{"role": "user", "content": "Who am I?"}]})
-    b = write_lines(tmp_path / "eval" / "b.json", json.dumps([{"prompt": "Count", "completion": "1 2 3"}, ["x", "y"]]))
+    b = write_lines(
+        tmp_path / "eval" / "b.json", json.dumps([{"prompt": "Count", "completion": "1 2 3"}, [["x", "y"]]])
+    )
     c = write_lines(tmp_path / "eval" / "c.txt", "[a line of text", "", "another")
     run(config, naming("evaluations", tmp_path / "eval"))
     nested = tmp_path / "run" / "references" / "evaluations"
