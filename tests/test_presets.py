@@ -37,7 +37,9 @@ from trainer.signals import Stop
 from trainer.world import World
 
 PRESETS = ROOT / "configs" / "presets"
-NAMES = sorted(path.stem for path in PRESETS.glob("*.toml"))
+DATA = "minimind-data"
+"""How a set was made, to be trained on by another preset."""
+NAMES = sorted(path.stem for path in PRESETS.glob("*.toml") if path.stem != DATA)
 TOKENIZER = ROOT / "data" / "tokenizer"
 ALONE = World(rank=0, size=1, local_rank=0, local_size=1, device=torch.device("cpu"))
 
@@ -96,7 +98,7 @@ def test_a_preset_opens_with_the_commands_that_run_it_and_packs_as_upstream_batc
 def test_every_preset_is_documented_and_compared_with_its_reference() -> None:
     assert set(NAMES) == set(VALUES) == set(TRAINED)
     page = (ROOT / "docs" / "presets.md").read_text()
-    assert [name for name in NAMES if f"`{name}`" not in page] == []
+    assert [name for name in (*NAMES, DATA) if f"`{name}`" not in page] == []
 
 
 def test_the_page_s_conversion_makes_the_messages_that_the_templates_write_back(tmp_path: Path) -> None:
@@ -168,11 +170,59 @@ def test_the_constant_schedule_of_tinyllama_is_warmed_up() -> None:
 @pytest.mark.parametrize("name", ["minigpt-sft", "minigpt-lora", "minimind-sft"])
 def test_curation_keeps_conversations_below_512_characters(name: str) -> None:
     def row(n: int) -> dict[str, Any]:
-        return {"messages": [{"role": "user", "content": "问" * 10}, {"role": "assistant", "content": "答" * (n - 10)}]}
+        said = (("user", "问" * 10), ("assistant", "答" * (n - 10)))
+        return {"messages": [{"role": role, "content": text, "tool_calls": None} for role, text in said]}
 
     length = load_config(PRESETS / f"{name}.toml").sections["length"]
     marked = mark_length(pl.DataFrame([row(n) for n in (14, 15, 511, 512)]), length)
     assert marked["drop_reason"].to_list() == ["too_short", None, None, "too_long"]
+
+
+def test_minimind_s_recipe_keeps_what_upstream_kept_and_says_why_the_rest_goes(tmp_path: Path) -> None:
+    """The founding rules, each at its border: 512 characters, 10 and 5, half Chinese; empty is none."""
+
+    def record(question: str, answer: str) -> dict[str, str]:
+        return {"instruction": question, "input": "", "output": answer}
+
+    zh = "问答天地玄黄宇宙洪荒日月盈昃辰宿列张寒来暑往秋收冬藏"
+    kept = [
+        record(zh[:10], zh[-5:]),
+        record(zh[5:15], "答" + zh[1:8] * 71 + "。" * 3),  # 10 and 501
+        record(zh[3:12] + "abcdefgh", zh[9:20]),  # 9 of 17
+    ]
+    dropped = [
+        (record(zh[:9], zh), "message_too_short"),
+        (record(zh[2:22], zh[:4]), "message_too_short"),
+        (record(zh[5:15], zh[1:8] * 71 + "。" * 5), "too_long"),  # 512 in all
+        (record(zh[:6] + "abcdef", zh), "script_share"),  # exactly half
+        (record(zh, "All of this is English."), "script_share"),
+        (record(zh, zh[:14] + "，。！？；：、…—·《》【"), "too_many_symbols"),  # 13 of 27,
+        (record(zh, zh + "啊" * 21), "long_run"),
+        (record(zh, (zh[:7] + "\n") * 3 + zh[7:14]), None),  # 2 of 4 lines: half is allowed
+        (record(zh, (zh[:7] + "\n") * 3), "repeated_lines"),
+        (record(zh, zh + "\ufffd"), "pattern"),
+    ]
+    rows = [*kept, *(row for row, _ in dropped)]
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    config = load_config(
+        PRESETS / f"{DATA}.toml",
+        assignments=[f"tokenize.tokenizer={TOKENIZER}"],
+        inputs=[str(data)],
+        run=str(tmp_path / "run"),
+    )
+    build(config, until="length")
+    found = dict.fromkeys(range(1, len(rows) + 1))
+    for path in (tmp_path / "run" / "length" / "dropped").glob("*.arrow"):
+        found |= dict(pl.read_ipc(path).select("line", "drop_reason").rows())
+    assert list(found.values()) == [None] * len(kept) + [reason for _, reason in dropped]
+
+
+def test_minimind_s_recipe_makes_what_its_fine_tuning_reads() -> None:
+    recipe, training = (load_config(PRESETS / f"{name}.toml").sections for name in (DATA, "minimind-sft"))
+    assert [recipe[name] == training[name] for name in ("dedup", "render", "tokenize", "mask", "pack")] == [True] * 5
+    opening = (PRESETS / f"{DATA}.toml").read_text()
+    assert f"chatloom train configs/presets/minimind-sft.toml --run runs/{DATA}" in opening
 
 
 def records(name: str) -> list[dict[str, Any]]:
