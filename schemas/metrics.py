@@ -32,6 +32,8 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
     """exp(val_loss)."""
     val_loss_by_source: dict[str, float] | None = None
     """Validation loss of each source's conversations; the smallest of many sources are together under "other"."""
+    val_loss_by_tag: dict[str, float] | None = None
+    """Validation loss of the conversations with each tag of the kind [train] eval_tag; of those without one under "other"."""
     supervised_share: float | None = None
     """Share of the tokens since the line before that were trained."""
     mfu: float | None = None

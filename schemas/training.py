@@ -109,6 +109,9 @@ class Train(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Each rank keeps the optimizer's state of its own share of the weights only (ZeRO, stage 1)."""
     eval_every: Count = 50
     """Steps between validation losses; 0: only before and after training."""
+    eval_tag: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    """Kind of tags by which the validation loss is told apart, besides files: "domain" for tags domain:<name>, "*" for all tags.
+    A conversation counts for each of its tags of the kind; those without one are "other"."""
     checkpoint_every: Count = 100
     """Steps between checkpoints; 0: only at the end and on a signal."""
     keep_checkpoints: Positive = 2

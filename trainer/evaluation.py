@@ -1,8 +1,8 @@
-"""How well a model predicts held-out conversations: all of them, on all ranks, in all and by source."""
+"""How well a model predicts held-out conversations: all of them, on all ranks, in all, by source and by tag."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Final
 
@@ -18,8 +18,11 @@ from trainer.step import Precision
 from trainer.world import World
 
 SOURCES: Final = 50
-"""Sources that are told apart, those with most trained tokens; the rest are one."""
+"""Sources, or tags, that are told apart, those with most trained tokens; the rest are one."""
 OTHER: Final = "other"
+"""The rest, and of tags also the conversations that have none of the kind."""
+ALL_TAGS: Final = "*"
+"""Kind of every tag."""
 _AT_ONCE: Final = 32
 """Forward passes between two moments in which the host waits for the device."""
 
@@ -53,6 +56,9 @@ class Evaluation:
 
     by_source: dict[str, Part]
     """Most tokens first, then by name; `other` is last. Adding them up in this order gives `total`, to the last bit."""
+    by_tag: dict[str, Part] | None = None
+    """In the same order; None where no kind of tag was asked for. They need not add up: a conversation counts for each of its
+    tags of the kind."""
 
     @property
     def total(self) -> Part:
@@ -73,43 +79,80 @@ class Evaluation:
         """Return the loss of each source."""
         return {name: part.loss for name, part in self.by_source.items()}
 
+    def losses_by_tag(self) -> dict[str, float] | None:
+        """Return the loss of each tag."""
+        return None if self.by_tag is None else {name: part.loss for name, part in self.by_tag.items()}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rank has found: sums by source and, where it was asked for, by tag."""
+
+    by_source: dict[str, Part] = field(default_factory=dict)
+    by_tag: dict[str, Part] = field(default_factory=dict)
+
 
 def evaluate(
-    model: Decoder, packs: Packs, world: World, *, micro_batch: int, precision: Precision
+    model: Decoder, packs: Packs, world: World, *, micro_batch: int, precision: Precision, kind: str | None = None
 ) -> Evaluation | None:
     """Return what `model` loses on all of `packs`, which the ranks share by their work; a rank may get none.
 
-    None when they hold nothing to predict. Raises DataError, on all ranks, for a damaged pack.
+    `kind` is that of the tags that are told apart besides the sources, if any: see tags_of_kind. None when the packs hold
+    nothing to predict. Raises DataError, on all ranks, for a damaged pack.
     """
     cost = costs(packs.n_tokens, packs.sum_squares, hidden_size=model.architecture.hidden_size)
     hand = deal(range(len(packs)), cost, world.size)[world.rank]
-    own = world.together(lambda: parts_of(model, packs, hand, micro_batch=micro_batch, precision=precision))
-    return merged(world.gather(own))
+    own = world.together(lambda: parts_of(model, packs, hand, micro_batch=micro_batch, precision=precision, kind=kind))
+    return merged(world.gather(own), kind)
 
 
-def merged(ranks: Iterable[dict[str, Part]]) -> Evaluation | None:
-    """Return what ranks have found together, by source; None when there is no weight in it."""
-    found: dict[str, Part] = {}
+def merged(ranks: Iterable[Found], kind: str | None = None) -> Evaluation | None:
+    """Return what ranks have found together; None when there is no weight in it."""
+    by_source: dict[str, Part] = {}
+    by_tag: dict[str, Part] = {}
     for of_rank in ranks:
-        for name, part in of_rank.items():
-            found[name] = found.get(name, Part()) + part
-    found = {name: part for name, part in found.items() if part.weight}
-    return Evaluation(by_source=_largest(found)) if found else None
+        for sums, own in ((by_source, of_rank.by_source), (by_tag, of_rank.by_tag)):
+            for name, part in own.items():
+                _add(sums, name, part)
+    by_source, by_tag = ({name: part for name, part in sums.items() if part.weight} for sums in (by_source, by_tag))
+    if not by_source:
+        return None
+    return Evaluation(by_source=_largest(by_source), by_tag=None if kind is None else _largest(by_tag))
 
 
 def parts_of(
-    model: Decoder, packs: Packs, hand: Sequence[int], *, micro_batch: int, precision: Precision
-) -> dict[str, Part]:
-    """Return what `model` loses on the packs `hand`, by source."""
+    model: Decoder,
+    packs: Packs,
+    hand: Sequence[int],
+    *,
+    micro_batch: int,
+    precision: Precision,
+    kind: str | None = None,
+) -> Found:
+    """Return what `model` loses on the packs `hand`, by source, and by tag where a `kind` of tags is given."""
     vocab_size = model.architecture.vocab_size
     groups = [hand[i : i + micro_batch] for i in range(0, len(hand), micro_batch)]
     batches = (packs.read(group, vocab_size=vocab_size) for group in groups)
-    found: dict[str, Part] = {}
+    found = Found()
     for group, columns in zip(groups, conversation_losses(model, batches, precision=precision), strict=True):
-        for name, loss_sum, weight, tokens in zip(packs.ids(group), *(c.tolist() for c in columns), strict=True):
-            source = source_of(name)
-            found[source] = found.get(source, Part()) + Part(loss_sum=loss_sum, weight=weight, tokens=tokens)
+        names = packs.ids(group)
+        tags: Sequence[Sequence[str]] = packs.tags(group) if kind is not None else [()] * len(names)
+        for name, own, loss_sum, weight, tokens in zip(names, tags, *(c.tolist() for c in columns), strict=True):
+            part = Part(loss_sum=loss_sum, weight=weight, tokens=tokens)
+            _add(found.by_source, source_of(name), part)
+            for tag in tags_of_kind(own, kind) if kind is not None else ():
+                _add(found.by_tag, tag, part)
     return found
+
+
+def _add(sums: dict[str, Part], name: str, part: Part) -> None:
+    sums[name] = sums.get(name, Part()) + part
+
+
+def tags_of_kind(tags: Iterable[str], kind: str) -> list[str]:
+    """Return the tags `<kind>:<name>`, each once; all tags for the kind "*", and `other` where there is none."""
+    own = dict.fromkeys(tag for tag in tags if kind == ALL_TAGS or tag.startswith(f"{kind}:"))
+    return list(own) or [OTHER]
 
 
 def source_of(name: str) -> str:
@@ -147,7 +190,7 @@ def _row_losses(model: Decoder, batch: Batch, precision: Precision) -> Tensor:
 def _largest(found: dict[str, Part]) -> dict[str, Part]:
     ranked = sorted(found.items(), key=lambda item: (-item[1].tokens, item[0]))
     kept, rest = dict(ranked[:SOURCES]), [part for _, part in ranked[SOURCES:]]
-    if rest:
+    if rest or OTHER in kept:
         # a source of this very name would otherwise be replaced
         rest.append(kept.pop(OTHER, Part()))
         kept[OTHER] = _sum(rest)

@@ -180,6 +180,7 @@ class Training:
             self.world,
             micro_batch=self.job.train.micro_batch,
             precision=self.precision,
+            kind=self.job.train.eval_tag,
         )
         self.val_loss = None if self.evaluation is None else self.evaluation.loss
 
@@ -282,6 +283,7 @@ class Training:
             val_loss=None if measured is None else measured.loss,
             perplexity=None if measured is None else measured.perplexity,
             val_loss_by_source=None if measured is None else measured.losses(),
+            val_loss_by_tag=None if measured is None else measured.losses_by_tag(),
             supervised_share=window.supervised_share,
             data_share=window.data_share,
             mfu=self.yardstick.mfu(window) if self.world.is_first else None,

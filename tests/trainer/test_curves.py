@@ -144,11 +144,18 @@ def config(tmp_path: Path) -> Path:
 def test_the_page_says_what_happened_and_runs_nothing_that_samples_say(config: Path, tmp_path: Path) -> None:
     job = read_job(config, run=tmp_path / "run", overrides=[], world_size=1)
     lines = [
-        metrics(0, val_loss=6.0, val_loss_by_source={HOSTILE: 6.5, "b.jsonl": 5.5}),
+        metrics(
+            0,
+            val_loss=6.0,
+            val_loss_by_source={HOSTILE: 6.5, "b.jsonl": 5.5},
+            val_loss_by_tag={HOSTILE: 6.25, "other": 5.75},
+        ),
         metrics(10, loss=4.0, lr=3e-3, grad_norm=2.0, tokens_per_s=200.0, val_loss=3.0, data_share=0.001, mfu=0.4),
         metrics(20, loss=2.0, lr=1e-3, grad_norm=1.0, tokens_per_s=210.0, val_loss=3.5, data_share=0.003, mfu=0.2),
     ]
-    lines[1] = msgspec.structs.replace(lines[1], val_loss_by_source={HOSTILE: 2.5, "b.jsonl": 3.5})
+    lines[1] = msgspec.structs.replace(
+        lines[1], val_loss_by_source={HOSTILE: 2.5, "b.jsonl": 3.5}, val_loss_by_tag={"new": 1.75, HOSTILE: 2.75}
+    )
     home = job.home
     (home / "metrics.jsonl").write_bytes(
         b"".join(msgspec.json.encode(line) + b"\n" for line in lines) + b'{"step": 21, "e'
@@ -184,6 +191,8 @@ def test_the_page_says_what_happened_and_runs_nothing_that_samples_say(config: P
         "all 9 parameters learn",
         "step-000000100 B, lowest validation loss",
         "b.jsonl5.50003.5000",
+        "Validation loss by tagtagstep 0step 10new1.7500",
+        "6.25002.7500",
     ):
         assert said in reader.text
     assert "at 10" not in reader.text
@@ -240,7 +249,18 @@ def test_the_closing_lines_say_where_everything_is_and_what_to_do(config: Path, 
     (job.home / "metrics.jsonl").write_bytes(
         b"".join(
             msgspec.json.encode(line) + b"\n"
-            for line in (metrics(0, val_loss=2.0), metrics(9, loss=1.0, val_loss=1.0, memory_bytes=1_250_000_000))
+            for line in (
+                metrics(0, val_loss=2.0, val_loss_by_tag={"domain:code": 3.0, "a\nb": 1.5}),
+                metrics(4, loss=1.0),
+                metrics(
+                    9,
+                    loss=1.0,
+                    val_loss=1.0,
+                    val_loss_by_tag={"domain:code": 1.25, "a\nb": 0.5, "other": 0.75}
+                    | {f"t{i}": 1.0 for i in range(9)},
+                    memory_bytes=1_250_000_000,
+                ),
+            )
         )
     )
     rows = {line[:15].strip(): line[17:] for line in closing(job).splitlines()}
@@ -248,6 +268,8 @@ def test_the_closing_lines_say_where_everything_is_and_what_to_do(config: Path, 
         "training loss": "1.0000 at first, 1.0000 at last",
         "validation loss": "2.0000 before training, 1.0000 after 9 steps",
         "perplexity": "7.389 before training, 2.718 after 9 steps",
+        "loss by tag": r"domain:code 1.2500 (first 3.0000), a\nb 0.5000 (first 1.5000), other 0.7500, t0 1.0000, t1 1.0000, "
+        "t2 1.0000, t3 1.0000, t4 1.0000, and 4 more in metrics.jsonl",
         "tokens": "900, of them 360 trained (40%)",
         "time": "4s of training, 200 tok/s",
         "peak memory": "1.25 GB on rank 0",

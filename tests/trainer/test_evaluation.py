@@ -12,7 +12,18 @@ from schemas.manifest import FileRecord
 from schemas.models import Model
 from trainer.data.packs import Packs, read_manifest, split_files
 from trainer.data.stream import deal
-from trainer.evaluation import OTHER, SOURCES, Evaluation, Part, evaluate, merged, parts_of, source_of
+from trainer.errors import DataError
+from trainer.evaluation import (
+    OTHER,
+    SOURCES,
+    Evaluation,
+    Part,
+    evaluate,
+    merged,
+    parts_of,
+    source_of,
+    tags_of_kind,
+)
 from trainer.model.architecture import new_architecture
 from trainer.model.decoder import Decoder, initialise
 from trainer.step import Precision
@@ -51,14 +62,16 @@ def row(ids: list[str], lengths: list[int], trained: list[int], weight: float) -
     }
 
 
+ROWS = [
+    row(["a/b.jsonl:1", "c:2.jsonl:7#2"], [5, 6], [3, 0], 1.0),
+    row(["a/b.jsonl:2"], [9], [8], 0.5),
+    row(["c:2.jsonl:7#1", "a/b.jsonl:4", "d:1"], [4, 3, 5], [2, 1, 0], 2.0),
+]
+
+
 @pytest.fixture
 def packs(tmp_path: Path, write_shard: Callable[..., FileRecord]) -> Packs:
-    rows = [
-        row(["a/b.jsonl:1", "c:2.jsonl:7#2"], [5, 6], [3, 0], 1.0),
-        row(["a/b.jsonl:2"], [9], [8], 0.5),
-        row(["c:2.jsonl:7#1", "a/b.jsonl:4", "d:1"], [4, 3, 5], [2, 1, 0], 2.0),
-    ]
-    return Packs(tmp_path, [write_shard(tmp_path, "kept/validation/00000.arrow", rows)])
+    return Packs(tmp_path, [write_shard(tmp_path, "kept/validation/00000.arrow", ROWS)])
 
 
 def expected(model: Decoder, packs: Packs) -> dict[str, list[float]]:
@@ -78,6 +91,87 @@ def expected(model: Decoder, packs: Packs) -> dict[str, list[float]]:
                 found[i] += value
             start += length
     return sums
+
+
+TAGS = [
+    [["domain:code", "domain:math", "lang:en"], ["domain:math"]],
+    [[]],
+    [["lang:en"], ["domain:math", "domain:math"], ["domain:silent"]],
+]
+
+
+@pytest.fixture
+def tagged(tmp_path: Path, write_shard: Callable[..., FileRecord]) -> Packs:
+    """The same packs, with tags, in two files."""
+    rows = [{"tags": tags} | pack for tags, pack in zip(TAGS, ROWS, strict=True)]
+    files = [
+        write_shard(tmp_path, f"kept/validation/0000{i}.arrow", part) for i, part in enumerate((rows[:2], rows[2:]))
+    ]
+    return Packs(tmp_path, files)
+
+
+def test_the_loss_of_a_tag_is_that_of_its_conversations(tagged: Packs) -> None:
+    model = small_model()
+    found = evaluate(model, tagged, ALONE, micro_batch=2, precision=DOUBLE, kind="domain")
+    plain = evaluate(model, tagged, ALONE, micro_batch=2, precision=DOUBLE)
+    assert found is not None
+    assert plain is not None
+    assert (found.by_source, plain.by_tag, plain.losses_by_tag()) == (plain.by_source, None, None)
+    assert found.by_tag is not None
+    # a/b.jsonl:1 counts for both of its tags, and c:2.jsonl:7#1 and a/b.jsonl:2 for none of the kind
+    assert {tag: part.tokens for tag, part in found.by_tag.items()} == {"domain:math": 4, "domain:code": 3, OTHER: 10}
+    assert list(found.by_tag)[-1] == OTHER
+    everything = evaluate(model, tagged, ALONE, micro_batch=3, precision=DOUBLE, kind="*")
+    assert everything is not None
+    assert everything.by_tag is not None
+    assert {tag: part.tokens for tag, part in everything.by_tag.items()} == {
+        "lang:en": 5,
+        "domain:math": 4,
+        "domain:code": 3,
+        OTHER: 8,
+    }
+    alone = parts_of(model, tagged, [1], micro_batch=1, precision=DOUBLE).by_source["a/b.jsonl"]
+    assert everything.by_tag[OTHER].loss == pytest.approx(alone.loss, rel=1e-13)
+    assert found.by_tag[OTHER].loss_sum == pytest.approx(
+        found.total.loss_sum - found.by_tag["domain:math"].loss_sum, rel=1e-13
+    )
+    assert found.losses_by_tag() == {tag: part.loss for tag, part in found.by_tag.items()}
+
+
+def test_any_number_of_ranks_finds_the_same_by_tag(tagged: Packs) -> None:
+    model = small_model()
+    alone = evaluate(model, tagged, ALONE, micro_batch=1, precision=DOUBLE, kind="lang")
+    hands = deal(range(len(tagged)), tagged.n_tokens * 1.0, 2)
+    found = merged(
+        [parts_of(model, tagged, hand, micro_batch=1, precision=DOUBLE, kind="lang") for hand in hands], "lang"
+    )
+    assert found is not None
+    assert alone is not None
+    assert found.losses_by_tag() == pytest.approx(alone.losses_by_tag(), rel=1e-15)
+
+
+def test_packs_without_tags_are_all_other(packs: Packs) -> None:
+    found = evaluate(small_model(), packs, ALONE, micro_batch=2, precision=DOUBLE, kind="domain")
+    assert found is not None
+    assert found.losses_by_tag() == {OTHER: found.loss}
+
+
+def test_a_changed_tag_is_no_tag(tagged: Packs, tmp_path: Path) -> None:
+    path = tmp_path / "kept/validation/00000.arrow"
+    data = path.read_bytes()
+    assert data.count(b"domain:code") == 1
+    path.write_bytes(data.replace(b"domain:code", b"domain:node"))
+    with pytest.raises(DataError, match="its tags are not to be trusted"):
+        evaluate(small_model(), tagged, ALONE, micro_batch=2, precision=DOUBLE, kind="domain")
+    # what is measured without them is as sound as before
+    assert evaluate(small_model(), tagged, ALONE, micro_batch=2, precision=DOUBLE) is not None
+
+
+def test_a_kind_is_what_stands_before_the_first_colon() -> None:
+    tags = ["domain:code", "domain:a:b", "domainx:c", "domain", "domain:code"]
+    assert tags_of_kind(tags, "domain") == ["domain:code", "domain:a:b"]
+    assert tags_of_kind(tags, "*") == ["domain:code", "domain:a:b", "domainx:c", "domain"]
+    assert tags_of_kind(tags, "lang") == [OTHER]
 
 
 def test_the_loss_is_that_of_full_logits_in_all_and_by_source(packs: Packs) -> None:

@@ -100,7 +100,7 @@ def test_a_due_evaluation_is_left_out_once_a_stop_is_asked_for(run: Path) -> Non
 def test_stops_leave_no_trace_in_what_is_recorded(run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(run, other)
-    train = Train(batch=5, steps=4, dtype="float32", eval_every=2, log_every=2, n_samples=2)
+    train = Train(batch=5, steps=4, dtype="float32", eval_every=2, eval_tag="lang", log_every=2, n_samples=2)
     undisturbed = training_of(run, SMALL, train)
     for _ in range(4):
         undisturbed.advance(Stop())

@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from schemas.manifest import Manifest
 from schemas.models import Lora, Model
 from schemas.training import Train
 from trainer.data.packs import Packs
@@ -141,3 +143,30 @@ def test_a_dry_run_names_what_learns_and_ends_with_the_line_for_programs(
     assert re.search(r"\(estimate\), beside the [0-9.]+ [MG]B of the program itself: weights ", rows["memory"])
     assert "(estimate)" in rows["time"]
     assert out.splitlines()[-1] == "global_batch=5, steps=40"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], r"domain:code 300 ({0:.1%}), lang:en 200 ({1:.1%}), a\nb 10 ({2:.1%})"),
+        (["--set", "train.eval_tag=lang"], "lang:en 200 ({1:.1%})"),
+        (["--set", "train.eval_tag=none_such"], None),
+    ],
+)
+def test_a_dry_run_says_what_is_trained_under_each_tag(
+    words: list[str], said: str | None, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "pack" / "manifest.json"
+    manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    trained = {"domain:code": 300, "lang:en": 200, "a\nb": 10}
+    counts = {f"tagged/train/trained/{tag}": n for tag, n in trained.items()}
+    counts |= {"tagged/validation/trained/domain:law": 9, "tagged/train/tokens/domain:code": 999}
+    totals = msgspec.structs.replace(manifest.totals, counts=counts)
+    path.write_bytes(msgspec.json.encode(msgspec.structs.replace(manifest, totals=totals)))
+    assert main([str(run / "config.toml"), "--dry-run", *words]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line[:17].strip(): line[18:] for line in lines}
+    found = re.search(r"([\d,]+) trained", rows["training packs"])
+    assert found is not None
+    n = int(found[1].replace(",", ""))
+    assert rows.get("trained by tag") == (said and said.format(300 / n, 200 / n, 10 / n))

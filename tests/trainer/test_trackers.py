@@ -43,7 +43,14 @@ def train(home: Path, name: str, *, start: int, stop: int) -> None:
 
 def test_numbers_get_their_tags_and_what_is_not_finite_is_left_out() -> None:
     found = values_of(
-        line(3, val_loss=2.0, perplexity=float("inf"), val_loss_by_source={"a/b.jsonl": 1.5}, phase="easy")
+        line(
+            3,
+            val_loss=2.0,
+            perplexity=float("inf"),
+            val_loss_by_source={"a/b.jsonl": 1.5},
+            val_loss_by_tag={"domain:code": 1.25},
+            phase="easy",
+        )
     )
     assert found == {
         "train/epoch": 0.0,
@@ -54,6 +61,7 @@ def test_numbers_get_their_tags_and_what_is_not_finite_is_left_out() -> None:
         "train/seconds": 1.5,
         "validation/loss": 2.0,
         "validation/loss of a/b.jsonl": 1.5,
+        "validation/loss of tag domain:code": 1.25,
     }
 
 

@@ -1,5 +1,6 @@
 """The packs of a finished run: opened by their sums, and verified pack by pack as they are read."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -65,7 +66,8 @@ class Packs:
     """
 
     def __init__(self, stage: Path, files: Sequence[FileRecord]) -> None:
-        self._paths = [stage / file.path for file in files]
+        self._files, self._paths = tuple(files), [stage / file.path for file in files]
+        self._tags: list[pa.ListArray] | None = None
         tables = [_open(path, file) for path, file in zip(self._paths, files, strict=True)]
         self._mapped = [(path.stat().st_ino, file.bytes) for path, file in zip(self._paths, files, strict=True)]
         columns = {name: _column(tables, name) for name in SUMMARY}
@@ -106,6 +108,20 @@ class Packs:
     def ids(self, packs: Sequence[int]) -> list[str]:
         """Return the ids of the conversations in `packs`, in order."""
         return [name for pack in packs for name in self.row(pack).names()]
+
+    def tags(self, packs: Sequence[int]) -> list[list[str]]:
+        """Return the tags of each conversation in `packs`, in order. Raises DataError if a bit of a file has changed.
+
+        No pack's checksum covers them, for nothing is trained with them: at the first call each file is read whole and
+        compared with the manifest, and its tags are kept in memory.
+        """
+        if self._tags is None:
+            self._tags = [_tags(path, file) for path, file in zip(self._paths, self._files, strict=True)]
+        found: list[list[str]] = []
+        for pack in packs:
+            file = self._file_of(pack)
+            found += self._tags[file][pack - int(self._file_starts[file])].as_py()
+        return found
 
     def document_lengths(self, pack: int) -> npt.NDArray[np.int32]:
         """Return the lengths of the conversations of a pack, in order."""
@@ -221,6 +237,21 @@ def _open(path: Path, file: FileRecord) -> pa.Table:
             f"{path}: the shard is damaged: {table.num_rows} packs, the manifest says {file.rows}; {REBUILD}"
         )
     return table
+
+
+def _tags(path: Path, file: FileRecord) -> pa.ListArray:
+    """Return the tags of the conversations of each pack of a file, a copy in memory."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; the manifest lists it; {REBUILD}") from None
+    if (found := hashlib.sha256(data).hexdigest()) != file.sha256:
+        raise DataError(
+            f"{path}: the shard is damaged, or of another build: expected sha256 {file.sha256}, got {found}, so its tags are not "
+            f"to be trusted; {REBUILD}"
+        )
+    column = pa.ipc.open_file(data).read_all()["tags"].combine_chunks()
+    return column.take(pa.array(range(len(column)), pa.int64()))  # without the rest of the file
 
 
 def _column(tables: Sequence[pa.Table], name: str) -> npt.NDArray[Any]:

@@ -1,6 +1,6 @@
 """report.html: one training on one page that needs nothing from elsewhere, for people who were not there."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -61,7 +61,8 @@ def write_report(job: Job, *, facts: Mapping[str, str], parameters: Sequence[str
         '<h2>Curves</h2><div class="charts">',
         *(inline(title, chart) for title, chart in charts.items()),
         "</div>",
-        _sources(lines),
+        _parts(lines, "source", lambda line: line.val_loss_by_source),
+        _parts(lines, "tag", lambda line: line.val_loss_by_tag),
         _samples(_read_samples(home / "samples.jsonl")),
         "<h2>Settings that differ from the defaults</h2>",
         _table(different_settings(job), is_code=True),
@@ -95,18 +96,18 @@ def _table(rows: Mapping[str, str], *, is_code: bool = False) -> str:
     return f"<table>{body}</table>" if rows else '<p class="dim">none</p>'
 
 
-def _sources(lines: Sequence[Metrics]) -> str:
-    measured = [line for line in lines if line.val_loss_by_source]
+def _parts(lines: Sequence[Metrics], what: str, losses_of: Callable[[Metrics], Mapping[str, float] | None]) -> str:
+    """Return the table of the losses of parts of the validation split, first and last."""
+    measured = [(line.step, found) for line in lines if (found := losses_of(line))]
     if not measured:
         return ""
-    first, last = measured[0], measured[-1]
-    before, after = first.val_loss_by_source or {}, last.val_loss_by_source or {}
+    (first, before), (last, after) = measured[0], measured[-1]
     rows = "".join(
-        f'<tr><td>{_text(source)}</td><td class="n">{_loss(before.get(source))}</td><td class="n">{_loss(loss)}</td></tr>'
-        for source, loss in after.items()
+        f'<tr><td>{_text(name)}</td><td class="n">{_loss(before.get(name))}</td><td class="n">{_loss(loss)}</td></tr>'
+        for name, loss in after.items()
     )
-    head = f"<tr><th>source</th><th>step {first.step:,}</th><th>step {last.step:,}</th></tr>"
-    return f"<h2>Validation loss by source</h2><table>{head}{rows}</table>"
+    head = f"<tr><th>{what}</th><th>step {first:,}</th><th>step {last:,}</th></tr>"
+    return f"<h2>Validation loss by {what}</h2><table>{head}{rows}</table>"
 
 
 def _loss(value: float | None) -> str:

@@ -8,8 +8,9 @@ import torch
 from trainer.checkpoint import check_plan, newest_whole, read_state, step_of
 from trainer.data.assets import other_tokenizer, vocabulary_size
 from trainer.data.inputs import Inputs, open_inputs
-from trainer.data.packs import Packs
+from trainer.data.packs import Packs, read_manifest
 from trainer.errors import PlanMismatch
+from trainer.evaluation import tags_of_kind
 from trainer.held_out import check_prompts
 from trainer.job import Job
 from trainer.model.architecture import read_architecture
@@ -18,6 +19,7 @@ from trainer.model.lora import adapt
 from trainer.optim import warmup_steps
 from trainer.plan import FROZEN, Schedule, identity, make_schedule
 from trainer.report.estimate import memory_row, time_row
+from trainer.report.summary import MOST_TAGS, line_of
 from trainer.start import architecture_of
 from trainer.step import Precision, choose_precision
 from trainer.trainable import select
@@ -58,6 +60,8 @@ def _describe(job: Job, world: World, inputs: Inputs, precision: Precision) -> s
         "arithmetic": f"{precision.name} on {world.size} × {world.device.type}",
         "checkpoint": _checkpoint(job, schedule.total, plan),
     }
+    if tagged := _trained_by_tag(job, trained):
+        rows["trained by tag"] = tagged
     if world.is_first:  # the only one that speaks
         rows["memory"] = memory_row(job, architecture, packs, precision, world)
         rows["time"] = time_row(model, packs, schedule, precision, world)
@@ -72,6 +76,19 @@ def _global_batch(packs: Packs, batch: int) -> str:
         f"{batch:,} packs, about {round(float(packs.n_tokens.sum()) * share):,} tokens and "
         f"{conversations:,.0f} conversations that train something"
     )
+
+
+def _trained_by_tag(job: Job, trained: int) -> str:
+    """Return how many trained tokens of the training packs have which tag, the most first; a conversation may have several."""
+    start = "tagged/train/trained/"
+    counts = read_manifest(job.data).totals.counts
+    found = {name.removeprefix(start): n for name, n in counts.items() if name.startswith(start)}
+    kind = job.train.eval_tag
+    if kind is not None:
+        found = {tag: n for tag, n in found.items() if tags_of_kind([tag], kind) == [tag]}
+    ranked = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    said = [f"{line_of(tag)} {n:,} ({n / max(trained, 1):.1%})" for tag, n in ranked[:MOST_TAGS]]
+    return ", ".join(said) + (f", and {len(ranked) - MOST_TAGS:,} more" if len(ranked) > MOST_TAGS else "")
 
 
 def _left_out(schedule: Schedule) -> str:

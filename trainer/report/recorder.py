@@ -51,6 +51,7 @@ class Recorder:
             val_loss=evaluation.loss,
             perplexity=evaluation.perplexity,
             val_loss_by_source=evaluation.losses(),
+            val_loss_by_tag=evaluation.losses_by_tag(),
         )
         with storing(self.metrics):
             replace_last(self.metrics, line)

@@ -5,11 +5,15 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from schemas.metrics import Metrics
 from trainer.job import Job
 from trainer.report.console import aligned, duration, said_bytes
 from trainer.report.metrics import read_metrics
+
+MOST_TAGS: Final = 8
+"""Tags that a line names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +73,9 @@ def _mean_over_time(lines: Sequence[Metrics], field: str) -> float | None:
 
 def closing(job: Job) -> str:
     """Return lines that say what the finished training of `job` reached, where everything is, and what can be done with it."""
-    found = totals(read_metrics(job.home / "metrics.jsonl"))
-    rows = loss_rows(found) | speed_rows(found)
+    lines = read_metrics(job.home / "metrics.jsonl")
+    found = totals(lines)
+    rows = loss_rows(found) | tag_rows(lines) | speed_rows(found)
     export = job.results / "export"
     rows |= {"model": str(export)} if export.is_dir() else {}
     rows |= {"adapter": str(job.results / "adapter")} if (job.results / "adapter").is_dir() else {}
@@ -99,6 +104,25 @@ def loss_rows(found: Totals) -> dict[str, str]:
     rows["validation loss"] = text
     rows["perplexity"] = f"{_perplexity(start)} {when}, {_perplexity(end)} after {found.last.step:,} steps"
     return rows
+
+
+def tag_rows(lines: Sequence[Metrics]) -> dict[str, str]:
+    """Return the last validation loss of each tag, and the first, for people; nothing where none was asked for."""
+    measured = [found for line in lines if (found := line.val_loss_by_tag)]
+    if not measured:
+        return {}
+    before, after = measured[0], measured[-1]
+    said = [
+        f"{line_of(tag)} {loss:.4f}" + (f" (first {before[tag]:.4f})" if tag in before else "")
+        for tag, loss in list(after.items())[:MOST_TAGS]
+    ]
+    more = f", and {len(after) - MOST_TAGS:,} more in metrics.jsonl" if len(after) > MOST_TAGS else ""
+    return {"loss by tag": ", ".join(said) + more}
+
+
+def line_of(tag: str) -> str:
+    """Return a tag as part of a line: a line end in it is written as one."""
+    return tag.replace("\n", "\\n")
 
 
 def speed_rows(found: Totals) -> dict[str, str]:

@@ -118,8 +118,9 @@ def values_of(line: Metrics) -> Values:
     found: dict[str, Any] = {}
     for field in line.__struct_fields__:
         value = getattr(line, field)
-        if field == "val_loss_by_source":
-            found |= {f"validation/loss of {source}": loss for source, loss in (value or {}).items()}
+        if field in ("val_loss_by_source", "val_loss_by_tag"):
+            what = "loss of" if field == "val_loss_by_source" else "loss of tag"
+            found |= {f"validation/{what} {name}": loss for name, loss in (value or {}).items()}
         elif field != "step" and isinstance(value, int | float):
             found[TAGS.get(field, f"train/{field}")] = value
     return {tag: float(value) for tag, value in found.items() if math.isfinite(value)}
