@@ -17,7 +17,10 @@ def warm(config: Path) -> None:
         answer = {"role": "assistant", "content": "It needs to be compiled once; after that it is loaded from disk."}
         record = json.dumps({"messages": [question, answer]})
         lines.write_text("\n".join([record] * 3), encoding="utf-8")
-        build(load_config(config, inputs=[str(lines)], run=f"{directory}/run"))
+        noise = (
+            "length.noise=[{max_symbols=0.99, max_repeated_lines=0.99}]"  # off by default, so nothing else compiles it
+        )
+        build(load_config(config, assignments=[noise], inputs=[str(lines)], run=f"{directory}/run"))
         record = json.dumps({"question": question["content"], "answer": answer["content"]})
         lines.write_text(f"{record}\n{record.replace('kernel', 'colonel')}\n", encoding="utf-8")
         check([str(lines)])

@@ -88,7 +88,7 @@ def only_sampled(lines: pl.DataFrame, chunk: Chunk) -> pl.DataFrame:
 
 def _drawn(chunks: Sequence[Chunk], config: Source) -> Iterable[tuple[Chunk, U64]]:
     for chunk in chunks:
-        if not chunk.n_records and not chunk.is_torn:
+        if chunk.container == "lines" and not chunk.n_records and not chunk.is_torn:
             raise ValueError(f"{chunk.path}: a chunk that does not say how many records it has cannot be sampled from")
         yield chunk, draws(chunk.path, config.seed, np.arange(chunk.line, chunk.line + chunk.n_records))
 
