@@ -8,8 +8,9 @@ import ast
 import inspect
 import json
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 import pyarrow as pa
@@ -34,15 +35,49 @@ def field_docs(kind: type[msgspec.Struct]) -> dict[str, str]:
     return docs
 
 
+def nested() -> dict[type[msgspec.Struct], list[tuple[str, bool]]]:
+    """Return each struct that stands inside a section: [(its path, e.g. "source.sets", whether it is a list of tables), ...]."""
+    places: dict[type[msgspec.Struct], list[tuple[str, bool]]] = {}
+    for name, kind in SECTIONS.items():
+        _find_nested(kind, name, places)
+    return places
+
+
+def _find_nested(
+    kind: type[msgspec.Struct], path: str, places: dict[type[msgspec.Struct], list[tuple[str, bool]]]
+) -> None:
+    for name, annotation in get_type_hints(kind).items():
+        for inner, is_list in _structs_in(annotation):
+            places.setdefault(inner, []).append((f"{path}.{name}", is_list))
+            _find_nested(inner, f"{path}.{name}", places)
+
+
+def _structs_in(annotation: Any, *, is_list: bool = False) -> Iterator[tuple[type[msgspec.Struct], bool]]:
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        yield annotation, is_list
+    for inner in get_args(annotation):
+        yield from _structs_in(inner, is_list=is_list or get_origin(annotation) in (tuple, list))
+
+
+def setting_docs(kind: type[msgspec.Struct], section: str) -> dict[str, str]:
+    """Return what each field means; a field of a struct inside `section` that only repeats one of the section says so."""
+    outer = SECTIONS[section].__struct_fields__
+    same = {name: f"As in [{section}], in its place." for name in kind.__struct_fields__ if name in outer}
+    return same | field_docs(kind)
+
+
 def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config file, for editors."""
     _, components = msgspec.json.schema_components(SECTIONS.values(), ref_template="#/$defs/{name}")
-    for kind in SECTIONS.values():
+    sections = {kind: name for name, kind in SECTIONS.items()}
+    for kind, section in (sections | {kind: _section(places) for kind, places in nested().items()}).items():
         definition = components[kind.__name__]
         definition["description"] = inspect.getdoc(kind)
         definition["additionalProperties"] = False
-        for name, doc in field_docs(kind).items():
-            definition["properties"][name]["description"] = doc
+        docs = setting_docs(kind, section)
+        for field in msgspec.structs.fields(kind):
+            if field.name in docs:
+                definition["properties"][field.encode_name]["description"] = docs[field.name]
     properties: dict[str, Any] = {
         "run": {"type": "string", "description": "The run directory."},
         "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "Seed of every random choice."},
@@ -68,14 +103,36 @@ def config_markdown() -> str:
         "every value in use. At the top level stand `run`, the run directory, and `seed`.",
         "",
     ]
+    inside = nested()
     for name, kind in SECTIONS.items():
-        docs, defaults = field_docs(kind), kind()
-        lines += [f"## [{name}]", "", inspect.getdoc(kind) or "", "", "| key | default | meaning |", "|---|---|---|"]
-        for field in kind.__struct_fields__:
-            default = json.dumps(msgspec.to_builtins(getattr(defaults, field))).replace("null", "not set")
-            lines.append(f"| `{field}` | `{default}` | {docs.get(field, '').replace('|', '&#124;')} |")
-        lines.append("")
+        lines += [f"## [{name}]", "", *_table(kind, name)]
+        for inner, places in inside.items():
+            if _section(places) == name:
+                headings = dict.fromkeys(f"[[{path}]]" if is_list else f"[{path}]" for path, is_list in places)
+                lines += [f"### {', '.join(headings)}", "", *_table(inner, name)]
     return "\n".join(lines)
+
+
+def _section(places: list[tuple[str, bool]]) -> str:
+    """Return the section under which a struct is described: where it is least deep."""
+    path, _ = min(places, key=lambda place: place[0].count("."))
+    return path.partition(".")[0]
+
+
+def _table(kind: type[msgspec.Struct], section: str) -> list[str]:
+    docs = setting_docs(kind, section)
+    lines = [inspect.getdoc(kind) or "", "", "| key | default | meaning |", "|---|---|---|"]
+    for field in msgspec.structs.fields(kind):
+        doc = docs.get(field.name, "").replace("|", "&#124;")
+        lines.append(f"| `{field.encode_name}` | {_default(field)} | {doc} |")
+    return [*lines, ""]
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.required:
+        return "required"
+    value = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    return f"`{json.dumps(msgspec.to_builtins(value)).replace('null', 'not set')}`"
 
 
 def metrics_markdown() -> str:

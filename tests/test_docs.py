@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pipeline.config import SECTIONS
-from pipeline.describe import documents, field_docs
+from pipeline.describe import config_schema, documents, field_docs, nested, setting_docs
 from stages.ingest.messages import ROLES
 from tests.corpus import ROOT
 
@@ -23,6 +23,25 @@ def test_generated_documents_are_up_to_date(name):
 def test_every_setting_is_documented(section):
     kind = SECTIONS[section]
     assert set(field_docs(kind)) == set(kind.__struct_fields__)
+
+
+@pytest.mark.parametrize("kind", nested(), ids=lambda kind: kind.__name__)
+def test_every_setting_of_a_table_inside_a_section_is_documented(kind):
+    """Also those that only say again what the section says."""
+    section = nested()[kind][0][0].partition(".")[0]
+    assert set(setting_docs(kind, section)) == set(kind.__struct_fields__)
+    assert config_schema()["$defs"][kind.__name__]["additionalProperties"] is False
+
+
+def test_tables_inside_sections_are_named_as_they_are_written():
+    text = documents()["docs/configuration.md"]
+    for heading in ("### [[source.sets]]", "### [source.sets.mapping], [ingest.mapping]", "### [[train.phases]]"):
+        assert f"\n{heading}\n" in text
+    assert text.index("## [ingest]") < text.index("### [source.sets.mapping]") < text.index("## [length]")
+    sets = text[text.index("### [[source.sets]]") : text.index("## [ingest]")]
+    assert "| `inputs` | required | " in sets
+    assert "| `tags` | `[]` | " in sets
+    assert '| `class` | `"content"` | ' in text
 
 
 def test_the_published_contract_names_the_roles_that_are_read():

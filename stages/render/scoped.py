@@ -24,7 +24,9 @@ class Scoped(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pattern: Annotated[str, msgspec.Meta(min_length=1)]
     """A regular expression in the syntax of Rust's regex crate, which takes linear time: no look-around, no backreference."""
     weight: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)]
+    """Factor on the loss weight; 0: not trained."""
     role: Literal["system", "user", "assistant", "tool", "*"] = "assistant"
+    """Whose messages it is searched in; "*": everybody's."""
     class_: WrittenClass | Literal["*"] = msgspec.field(name="class", default="content")
     """Text that a message wrote: content, reasoning, tool_call, tool_result, or "*" for all of them."""
 
