@@ -8,7 +8,7 @@ from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, agreed, bad_shape, optional_text, text
-from stages.ingest.shapes.shape import Draft, Shape
+from stages.ingest.shapes.shape import Draft, Shape, keys_of
 from stages.ingest.turns import message
 
 Record = dict[str, Any]
@@ -79,9 +79,7 @@ class Pair:
     def read(self, record: Any, line: Line) -> list[Draft]:
         """Return the conversation in `record`. Raises LineError when part of what is said might be lost, or is no text."""
         if not isinstance(record, dict) or self.asked not in record:
-            raise bad_shape(
-                "record", f"a key {self.asked}", sorted(record)[:12] if isinstance(record, dict) else record
-            )
+            raise bad_shape("record", f"a key {self.asked}", keys_of(record))
         key = next((key for key in self.answers if record.get(key)), None) or next(
             (key for key in self.answers if record.get(key) is not None), None
         )

@@ -7,7 +7,7 @@ from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, text
 from stages.ingest.shapes.pairs import FLAT
-from stages.ingest.shapes.shape import Draft, Shape
+from stages.ingest.shapes.shape import Draft, Shape, keys_of
 
 _FIRST, _SECOND, _THIRD, _FOURTH = (f"column_{i}" for i in range(1, 5))
 _ANSWERS: Final = {asked: [a for p in FLAT if p.asked == asked for a in p.answers] for asked in (p.asked for p in FLAT)}
@@ -35,7 +35,7 @@ def _is_flan_cot(_: Any) -> bool:
 
 def _flan_cot(record: Any, _: Line) -> list[Draft]:
     if not isinstance(record, dict) or _THIRD not in record or _FOURTH in record:
-        raise bad_shape("record", "three columns: question, answer, chain of thought", sorted(record)[:12])
+        raise bad_shape("record", "three columns: question, answer, chain of thought", keys_of(record))
     draft = _asked(record, _SECOND)
     thought = text(record[_THIRD], _THIRD)
     return [draft._replace(messages=[draft.messages[0], draft.messages[1]._replace(reasoning=thought or None)])]

@@ -7,7 +7,7 @@ from schemas.reasons import DropReason
 from stages.ingest.decode import LineError, decode_text
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, text
-from stages.ingest.shapes.shape import Draft, Shape
+from stages.ingest.shapes.shape import Draft, Shape, keys_of
 from stages.ingest.turns import message
 
 Record = dict[str, Any]
@@ -22,7 +22,7 @@ def _has_rounds(record: Any) -> bool:
 
 def _rounds(record: Any, line: Line) -> list[Draft]:
     if not _has_rounds(record):
-        raise bad_shape("record", "round_0, round_1, ...", sorted(record)[:12] if isinstance(record, dict) else record)
+        raise bad_shape("record", "round_0, round_1, ...", keys_of(record))
     numbered = sorted((int(found[1]), key) for key in record if (found := _ROUND.match(key)))
     messages = []
     for _, key in numbered:
@@ -50,7 +50,7 @@ def _r1(record: Any, line: Line) -> list[Draft]:
         raise bad_shape(
             "record",
             f"{_ANNOTATED}, or problem and {_ANSWER}",
-            sorted(record)[:12] if isinstance(record, dict) else record,
+            keys_of(record),
         )
     turns = record.get(_ANNOTATED)
     if isinstance(turns, list):

@@ -27,6 +27,11 @@ class Draft(NamedTuple):
     """What reading it left out, e.g. "other_answers:2", before those of the policies."""
 
 
+def keys_of(record: Any) -> Any:
+    """Return the keys of `record`, the first of them, to be named in an error; a record of no keys itself."""
+    return sorted(record)[:12] if isinstance(record, dict) else record
+
+
 Found: TypeAlias = Draft | LineError
 """A conversation of a record, or why this one of them cannot be read; the others can."""
 

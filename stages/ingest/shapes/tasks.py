@@ -7,7 +7,7 @@ from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, optional_text, text
-from stages.ingest.shapes.shape import Draft, Found, Shape
+from stages.ingest.shapes.shape import Draft, Found, Shape, keys_of
 
 Record = dict[str, Any]
 _ABSENT: Final = ("", "-")
@@ -30,7 +30,7 @@ def _is_task_file(record: Any) -> bool:
 
 def _task_file(record: Any, line: Line) -> list[Found]:
     if not _is_task_file(record):
-        raise bad_shape("record", "Definition and a list Instances", _keys(record))
+        raise bad_shape("record", "Definition and a list Instances", keys_of(record))
     asked = _definition(record)
     tags = tuple(
         f"{tag}:{name}"
@@ -76,7 +76,7 @@ def _has_instances(record: Any) -> bool:
 
 def _instances(record: Any, line: Line) -> list[Found]:
     if not _has_instances(record):
-        raise bad_shape("record", "instruction and a list instances", _keys(record))
+        raise bad_shape("record", "instruction and a list instances", keys_of(record))
     reformulations = record.get("reformulations") or []
     if not isinstance(reformulations, list):
         raise bad_shape("reformulations", "a list", reformulations)
@@ -118,10 +118,6 @@ def _member(instance: Any, key: str, at: str) -> str | None:
     if not isinstance(instance, dict):
         raise bad_shape(at, "an object with input and output", instance)
     return optional_text(instance, key, f"{at}.")
-
-
-def _keys(record: Any) -> Any:
-    return sorted(record)[:12] if isinstance(record, dict) else record
 
 
 TASKS: Final = (
