@@ -47,8 +47,6 @@ _FIRST: Final = _KNOWN | {"tools"}
 _CALL: Final = "function_call"
 _CALLS: Final = frozenset((_CALL, "tool_call"))
 """Names of speakers whose turn is a call."""
-_ANSWERS: Final = frozenset(("completion", "chosen"))
-"""Keys of lists of turns that follow others, so that their first is not the first."""
 _PARTS: Final = {
     "text": "text",
     "input_text": "text",
@@ -87,8 +85,7 @@ def message(turn: Any, path: Path, line: Line) -> Message:
     speaker, is_call = _speaker(turn, at, known)
     weight = loss_weight(turn, at)
     refuse_media(turn, at)
-    is_first = path[-1] == 0 and len(path) <= 2 and path[0] not in _ANSWERS
-    refuse_unknown(turn, _FIRST if is_first else _KNOWN, at)
+    refuse_unknown(turn, _FIRST if _is_first(path, speaker) else _KNOWN, at)
     key = agreed({key: turn.get(key) for key in ("content", "value")}, at) or "content"
     content, thought, calls = turn.get(key), None, list[str]()
     if is_call:
@@ -115,6 +112,12 @@ def message(turn: Any, path: Path, line: Line) -> Message:
         optional_text(turn, "name", f"{at}."),
         weight,
     )
+
+
+def _is_first(path: Path, speaker: str) -> bool:
+    """Tell whether a turn is the first of its conversation; what was chosen may be the whole of it, or the answer alone."""
+    is_answer = path[0] == "completion" or (path[0] == "chosen" and speaker == "assistant")
+    return path[-1] == 0 and len(path) <= 2 and not is_answer
 
 
 def roles_of(line: Line) -> Mapping[str, str]:
