@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from stages.ingest.mapping import Mapping
+from stages.ingest.mapping import Mapping, refuse_both
 from stages.ingest.rules import Rules
 from stages.ingest.shapes.names import ShapeName
 
@@ -29,6 +29,7 @@ class SourceSet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Refuse a set without inputs."""
         if not self.inputs:
             raise ValueError("a set without inputs reads nothing: name files, directories or globs in its inputs")
+        refuse_both(self.shape, self.mapping)
 
     def rules(self) -> Rules:
         """Return what ingest has to know of the rows of this set."""

@@ -30,7 +30,7 @@ def adapt(line: Line, shape: str, policies: Policies | None = None, rules: Rules
     Raises LineError when the record as a whole is none that can be trained on.
     """
     policies = policies or Policies()
-    is_mapped = line.mapping is not None and line.mapping.reads
+    is_mapped = line.mapping is not None and line.mapping.reads and (rules.mapping is not None or rules.shape is None)
     kind, drafts = _read(line.value, line, MAPPED.name if is_mapped else rules.shape or shape)
     return distinct([_settled(draft, line, kind, policies, rules) for draft in drafts])
 

@@ -90,6 +90,12 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             yield from ((name, key) for key in keys)
 
 
+def refuse_both(shape: str | None, mapping: Mapping | None) -> None:
+    """Raise ValueError where a shape and a mapping both say how records are read."""
+    if shape not in (None, "auto") and mapping is not None and mapping.reads:
+        raise ValueError(f"shape = {shape!r} and a mapping with turns or user both say how records are read: keep one")
+
+
 def several(keys: str | tuple[str, ...] | None) -> tuple[str, ...]:
     """Return `keys` as the tuple that it stands for."""
     return () if keys is None else (keys,) if isinstance(keys, str) else keys

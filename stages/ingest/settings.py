@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from stages.ingest.decode import MAX_DEPTH
-from stages.ingest.mapping import Mapping
+from stages.ingest.mapping import Mapping, refuse_both
 from stages.ingest.policies import Policies
 from stages.ingest.shapes.names import ShapeName
 
@@ -54,6 +54,7 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         """Refuse a key that leads nowhere."""
+        refuse_both(self.shape, self.mapping)
         for name, key in (("score", self.score), ("created", self.created)):
             if key is not None and not all(key.split(".")):
                 raise ValueError(

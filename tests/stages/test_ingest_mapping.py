@@ -4,13 +4,15 @@ import tomllib
 import msgspec
 import pytest
 
+from pipeline.source.settings import SourceSet
 from schemas.settings import ConfigError, decode_section
-from stages.ingest import Ingest
+from stages.ingest import Ingest, ingest_lines
 from stages.ingest.conversation import adapt_prompt
 from stages.ingest.line import Line
 from stages.ingest.mapping import Mapping
 from stages.ingest.rules import Rules, rules_of, rules_text
 from tests.stages.reading import kept, read, refused, said
+from tests.stages.rows import records
 
 
 def test_texts_side_by_side_are_read_from_where_the_mapping_says():
@@ -223,6 +225,29 @@ def test_a_mapping_travels_with_the_rows_of_its_set():
     mapping = Mapping(user=("a", "b"), assistant="c", roles={"x": "user"}, tags=("t",))
     assert rules_of(rules_text(Rules(mapping=mapping))).mapping == mapping
     assert msgspec.convert(msgspec.to_builtins(mapping), Mapping) == mapping
+
+
+def test_the_shape_of_a_set_goes_before_the_mapping_of_all():
+    own, every = Mapping(user="a", assistant="b"), Mapping(user="c", assistant="d")
+    line = json.dumps({"a": "1", "b": "2", "c": "3", "d": "4", "instruction": "5", "output": "6"}).encode()
+
+    def asked(rules):
+        frame = records(line, rules=rules_text(rules))
+        return ingest_lines(frame, Ingest(mapping=every)).row(0, named=True)["messages"][0]["content"]
+
+    assert asked(Rules()) == "3"
+    assert asked(Rules(mapping=own)) == "1"
+    assert asked(Rules(shape="alpaca")) == "5"
+    assert asked(Rules(shape="auto")) == "5"
+
+
+def test_a_shape_and_a_mapping_that_reads_exclude_each_other():
+    mapping = Mapping(user="a", assistant="b")
+    for kind, other in ((Ingest, {}), (SourceSet, {"inputs": ("x",)})):
+        with pytest.raises(ValueError, match="both say how records are read"):
+            kind(shape="alpaca", mapping=mapping, **other)
+        kind(shape="alpaca", mapping=Mapping(tags=("t",)), **other)
+        kind(shape="auto", mapping=mapping, **other)
 
 
 def test_no_row_is_read_twice():
