@@ -7,7 +7,6 @@ import polars as pl
 from numpy.typing import NDArray
 
 from stages.ingest.lane import lane_of, take
-from stages.ingest.ranking import Ranking
 from stages.ingest.rules import rules_of
 from stages.ingest.settings import Ingest
 from stages.ingest.strict import read_strictly
@@ -34,12 +33,11 @@ def ingest_lines(frame: pl.DataFrame, config: Ingest) -> pl.DataFrame:
 
 def _take(frame: pl.DataFrame, config: Ingest) -> tuple[NDArray[np.int64], pl.DataFrame] | None:
     """Return what takes the fast lane, see there: of records of one file, under rules that the lane knows."""
-    if config.mapping is not None or frame["source"].n_unique() != 1 or frame["rules"].n_unique() != 1:
+    if frame["source"].n_unique() != 1 or frame["rules"].n_unique() != 1:
         return None
     if config.unknown == "text" and is_plain(frame["source"][0]):
         return None
-    ranking = Ranking(config.score, config.created)
-    lane = lane_of(config.shape, config.input_border, ranking, rules_of(frame["rules"][0]))
+    lane = lane_of(config, rules_of(frame["rules"][0]))
     return None if lane is None else take(frame, lane)
 
 

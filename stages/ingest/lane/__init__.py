@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from stages.ingest.lane.plan import PLANS, READ, SLOTS, Plan
 from stages.ingest.ranking import Ranking
 from stages.ingest.rules import Rules
+from stages.ingest.settings import Ingest
 
 ENOUGH_BYTES: Final = 1 << 16
 """Fewer are read sooner than the kernels are loaded."""
@@ -30,6 +31,10 @@ class Lane(NamedTuple):
     ranking: Ranking
     tags: tuple[str, ...]
     """What every row is tagged with first."""
+    trims_end: bool = True
+    """Whether turns after the assistant's last one are left out; else the lane leaves such records."""
+    keeps_opening: bool = True
+    """Whether the assistant may speak first; else the lane leaves such records."""
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -56,10 +61,18 @@ class Lane(NamedTuple):
         )
 
 
-def lane_of(shape: str, border: str, ranking: Ranking, rules: Rules) -> Lane | None:
-    """Return the lane for rows under `rules`; None where they have a rule that it does not know."""
-    is_known = Rules(tags=rules.tags, shape=rules.shape) == rules
-    return Lane(rules.shape or shape, border, ranking, rules.tags) if is_known else None
+def lane_of(config: Ingest, rules: Rules) -> Lane | None:
+    """Return the lane for rows under `rules`; None where something is asked that it does not know."""
+    if config.mapping is not None or Rules(tags=rules.tags, shape=rules.shape) != rules:
+        return None
+    return Lane(
+        rules.shape or config.shape,
+        config.input_border,
+        Ranking(config.score, config.created),
+        rules.tags,
+        trims_end=config.trailing == "trim",
+        keeps_opening=config.first_assistant == "keep",
+    )
 
 
 def take(frame: pl.DataFrame, lane: Lane) -> tuple[NDArray[np.int64], pl.DataFrame] | None:

@@ -40,7 +40,7 @@ def read_columns(frame: pl.DataFrame, lane: Lane, size: int) -> tuple[I64, pl.Da
             "messages": _messages(columns, n_rows, n_messages),
             "tools": pa.nulls(n_rows, f.TOOLS.type),
             "rejected": pa.nulls(n_rows, f.REJECTED.type),
-            "repairs": _lists(np.zeros(n_rows + 1, np.int32), pa.array([], pa.string())),
+            "repairs": _repairs(columns.trimmed[:n_rows]),
             "detail": pa.nulls(n_rows, pa.string()),
             "excerpt": pa.nulls(n_rows, pa.string()),
             "drop_reason": pa.nulls(n_rows, pa.string()),
@@ -85,6 +85,13 @@ def _tags(columns: Room, lane: Lane, n_rows: int, n_tags: int) -> pa.Array:
     which[is_common] = np.tile(np.arange(n_common), n_rows)
     which[~is_common] = n_common + np.arange(n_tags)
     return _lists(ends, pa.concat_arrays([pa.array(lane.tags, pa.string()), own]).take(pa.array(which)))
+
+
+def _repairs(trimmed: I64) -> pa.Array:
+    """Return what was changed, as stages.ingest.policies.settle says it."""
+    is_changed = trimmed > 0
+    ends = np.concatenate([[0], np.cumsum(is_changed)]).astype(np.int32)
+    return _lists(ends, pa.array([f"trailing:{n}" for n in trimmed[is_changed].tolist()], pa.string()))
 
 
 def _messages(columns: Room, n_rows: int, n_messages: int) -> pa.Array:

@@ -41,7 +41,7 @@ def names_of(numbers: Mapping[str, int]) -> NDArray[np.uint64]:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def number_of(names: int, at: int, size: int, limit: int, otherwise: int) -> int:
+def number_of(names: int, at: int, size: int, limit: int, otherwise: int) -> Any:
     """Return the number, in the table at `names`, of the name of `size` bytes at `at`; `otherwise` if it has none."""
     if size == 0:
         return otherwise

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from stages.ingest.lane import Lane
 from stages.ingest.lane.keys_kernel import names_of
+from stages.ingest.lane.layout import Columns, Found, Grammar, Lines, Plans
+from stages.ingest.lane.messages_kernel import MAX_PARTS
 from stages.ingest.lane.plan import (
     CANONICAL,
     HISTORY,
@@ -22,14 +24,14 @@ from stages.ingest.lane.plan import (
     TURN_KEYS,
     TURNS,
 )
-from stages.ingest.lane.rows_kernel import MAX_PARTS, NO_SLOT, Columns, Lines, Plans
 from stages.ingest.lane.text_kernel import SLACK, alphabet
-from stages.ingest.lane.walk_kernel import MAX_SLOTS, PAIRS, ROOM, SCALAR, STOP, Found, Grammar
+from stages.ingest.lane.walk_kernel import MAX_SLOTS, PAIRS, ROOM, SCALAR, STOP
 from stages.ingest.lane.walk_kernel import TURNS as TURN_LIST
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
+_NO_SLOT = -1
 _NUMBER_CHARS = 20  # of the longest line number, and a colon
 
 
@@ -56,6 +58,7 @@ class Room:
     tags: U8
     tag_ends: I32
     row_tags: I32
+    trimmed: I64
     asked: I64
     roles: U8
     role_ends: I32
@@ -116,6 +119,7 @@ def room_for(lines: Lines, size: int, lane: Lane) -> Room:
         tags=np.empty(n_texts, np.uint8),
         tag_ends=_ends(n_rows * MAX_PARTS),
         row_tags=_ends(n_rows),
+        trimmed=np.empty(n_rows, np.int64),
         asked=np.empty((n_rows, len(lane.asked), 2), np.int64),
         roles=np.empty(max(map(len, CANONICAL)) * n_messages + SLACK, np.uint8),
         role_ends=_ends(n_messages),
@@ -148,11 +152,11 @@ def tables_of(lane: Lane) -> Tables:
     return Tables(grammar, plans, (letters, rows))
 
 
-def _grammar(slots: dict[str, int], stops: set[str]) -> tuple[Grammar, list[Any]]:
+def _grammar(slots: dict[str, int], stops: set[str]) -> tuple[Grammar, list[NDArray[Any]]]:
     contents = np.full(len(slots), SCALAR, np.int64)
     contents[[slots[key] for key in TURNS]] = TURN_LIST
     contents[slots[HISTORY]] = PAIRS
-    owners = [
+    owners: list[NDArray[Any]] = [
         alphabet(),
         names_of(dict.fromkeys({*READ, *stops}, STOP) | slots),
         contents,
@@ -167,7 +171,7 @@ def _plans(slots: dict[str, int], lane: Lane) -> tuple[Plans, dict[str, Any]]:
         return sum(1 << slots[key] for key in keys)
 
     def rows(keys: list[tuple[str, ...]]) -> list[list[int]]:
-        return [[slots[key] for key in row] + [NO_SLOT] * (MAX_PARTS - len(row)) for row in keys]
+        return [[slots[key] for key in row] + [_NO_SLOT] * (MAX_PARTS - len(row)) for row in keys]
 
     labels = [f"{key}:".encode() for key in slots]
     names = [name.encode() for name in CANONICAL]
@@ -177,7 +181,7 @@ def _plans(slots: dict[str, int], lane: Lane) -> tuple[Plans, dict[str, Any]]:
         "forms": [plan.form for plan in lane.plans],
         "systems": [slots[key] for key in SYSTEMS],
         "parts": rows([plan.question for plan in lane.plans]),
-        "answers": [NO_SLOT if plan.answer is None else slots[plan.answer] for plan in lane.plans],
+        "answers": [_NO_SLOT if plan.answer is None else slots[plan.answer] for plan in lane.plans],
         "tags": rows([plan.tags for plan in lane.plans]),
         "ids": [slots[key] for key in IDS],
         "written": [bits({*SYSTEMS, *plan.question, *plan.tags, plan.answer} - {None}) for plan in lane.plans],
@@ -188,11 +192,13 @@ def _plans(slots: dict[str, int], lane: Lane) -> tuple[Plans, dict[str, Any]]:
     texts = {"labels": b"".join(labels), "border": lane.border.encode(), "role_names": b"".join(names)}
     owners = {name: np.array(each, np.int64) for name, each in numbers.items()}
     owners |= {name: np.frombuffer(text + bytes(SLACK), np.uint8) for name, text in texts.items()}
-    sizes = {
-        "n_plans": len(lane.plans),
-        "n_systems": len(SYSTEMS),
-        "n_ids": len(IDS),
-        "n_asked": len(lane.asked),
-        "border_size": len(texts["border"]),
-    }
-    return Plans(**sizes, **{name: owner.ctypes.data for name, owner in owners.items()}), owners
+    return Plans(
+        n_plans=len(lane.plans),
+        n_systems=len(SYSTEMS),
+        n_ids=len(IDS),
+        n_asked=len(lane.asked),
+        border_size=len(texts["border"]),
+        trims_end=lane.trims_end,
+        keeps_opening=lane.keeps_opening,
+        **{name: int(owner.ctypes.data) for name, owner in owners.items()},
+    ), owners

@@ -6,16 +6,12 @@ All of it follows from the tables of the adapters; what they read besides is onl
 from dataclasses import dataclass
 from typing import Final
 
+from stages.ingest.conversation import IDS, SYSTEMS
 from stages.ingest.messages import HARMLESS, MEDIA, ROLES
 from stages.ingest.shapes.pair import HISTORY, REASONING, SPEAKING
 from stages.ingest.shapes.pairs import FLAT, OF_ONE_DATA_SET
 from stages.ingest.shapes.turn_lists import TURNS
 
-SYSTEMS: Final = ("system", "system_prompt")
-IDS: Final = (
-    *("id", "_id", "conversation_id", "uuid", "idx", "example_id", "task_id", "prompt_id", "question_id"),
-    *("message_tree_id", "row_id"),
-)
 SOURCE: Final = "source"
 _MOST_IGNORED: Final = 56
 TURN_KEYS: Final = ("role", "content", "from", "value")
@@ -29,6 +25,8 @@ READ: Final = frozenset(
         *SPEAKING,
         *REASONING,
         *MEDIA,
+        *("Definition", "chat", "column_1", "data", "functions", "parent_id", "plain_text", "reannotated_messages"),
+        *("rejected", "is_correct", "tags", "tools"),
         *(key for pair in (*FLAT, *OF_ONE_DATA_SET) for key in (*pair.question, *pair.answers, *pair.also, *pair.tags)),
     )
 )

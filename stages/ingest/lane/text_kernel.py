@@ -9,7 +9,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from stages.machine import bytes_within, copy_bytes, load_byte, load_word, store_byte, store_word, trailing_zeros
+from stages.machine import (
+    bytes_within,
+    copy_bytes,
+    load_byte,
+    load_half,
+    load_word,
+    store_byte,
+    store_word,
+    trailing_zeros,
+)
 
 U8 = NDArray[np.uint8]
 
@@ -42,8 +51,8 @@ def alphabet() -> U8:
     for name, byte in zip(b'"\\/bfnrt', b'"\\/\b\f\n\r\t', strict=True):
         escapes[name] = byte
     digits = np.full(256, 0xFF, np.uint8)
-    for value, name in enumerate("0123456789abcdef"):
-        digits[[ord(name), ord(name.upper())]] = value
+    for value, digit in enumerate("0123456789abcdef"):
+        digits[[ord(digit), ord(digit.upper())]] = value
     return np.concatenate([np.repeat(ranges.ravel(), 64), escapes, digits])
 
 
@@ -77,7 +86,7 @@ def after_blanks(at: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def string_end(at: int, end: int, limit: int, letters: int) -> tuple[int, bool]:
+def string_end(at: int, end: int, limit: int, letters: int) -> Any:
     """Return (where the quote stands that ends the string from `at` on, whether it has escapes); -1 if it is none.
 
     A string must hold no control characters. Nothing from `limit` on is read; what is before it may be, though it is beyond
@@ -90,7 +99,7 @@ def string_end(at: int, end: int, limit: int, letters: int) -> tuple[int, bool]:
             if bits == 0:
                 at += 64
                 continue
-            at += np.int64(trailing_zeros(bits))
+            at += int(np.int64(trailing_zeros(bits)))
             if at >= end:
                 break
         byte = byte_at(at)
@@ -106,7 +115,7 @@ def string_end(at: int, end: int, limit: int, letters: int) -> tuple[int, bool]:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def scalar(at: int, end: int, limit: int, letters: int) -> tuple[int, int, int, int]:
+def scalar(at: int, end: int, limit: int, letters: int) -> Any:
     """Return (what the value at `at` is, where its text begins, how long it is, what follows it); NOTHING if it is no scalar.
 
     The text of a string is what stands between its quotes. Numbers with an exponent, or of more than MAX_DIGITS characters,
@@ -130,14 +139,11 @@ def scalar(at: int, end: int, limit: int, letters: int) -> tuple[int, int, int, 
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _spells(at: int, end: int, word: int) -> bool:
+def _spells(at: int, end: int, word: int) -> Any:
     """Tell whether the four bytes at an address are those of `word`, the lowest first."""
     if at + 4 > end:
         return False
-    for i in range(4):
-        if byte_at(at + i) != (word >> (8 * i)) & 0xFF:
-            return False
-    return True
+    return load_half(np.uint64(at)) == np.uint64(word)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -148,7 +154,7 @@ def _digits_end(at: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _number(at: int, end: int) -> tuple[int, int, int, int]:
+def _number(at: int, end: int) -> Any:
     start = at
     if byte_at(at) == _MINUS:
         at += 1
@@ -214,7 +220,7 @@ def put_text(at: int, size: int, is_escaped: bool, out: int, limit: int, letters
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _run(at: int, limit: int, out: int) -> int:
+def _run(at: int, limit: int, out: int) -> Any:
     """Copy up to eight bytes, and return how many of them come before a backslash; the first is none."""
     if at + 8 > limit:
         store_byte(np.uint64(out), load_byte(np.uint64(at)))

@@ -1,10 +1,11 @@
 """Compiled: one line of JSON, walked from end to end: what stands where, or that the line is none the lane knows."""
 
-from typing import Final, NamedTuple
+from typing import Any, Final
 
 from numba import njit
 
 from stages.ingest.lane.keys_kernel import number_of
+from stages.ingest.lane.layout import Found, Grammar
 from stages.ingest.lane.text_kernel import (
     ESCAPED,
     NOTHING,
@@ -36,41 +37,10 @@ LISTED = 7
 MAX_SLOTS = 63
 MAX_OTHERS = 32
 MAX_TURNS = 4096
-USER, ASSISTANT = 1, 2
+# roles, in the order of stages.ingest.lane.plan.CANONICAL
+SYSTEM, USER, ASSISTANT = 0, 1, 2
 
 _OPEN, _CLOSE, _LIST, _END, _COMMA, _COLON, _QUOTE = 0x7B, 0x7D, 0x5B, 0x5D, 0x2C, 0x3A, 0x22
-
-
-class Grammar(NamedTuple):
-    """What the lane knows: addresses of tables."""
-
-    letters: int
-    """See stages.ingest.lane.text_kernel.alphabet."""
-    keys: int
-    """Names of the keys of a record: a slot's number, or STOP."""
-    contents: int
-    """What may stand in each slot: SCALAR, TURNS or PAIRS."""
-    turn_keys: int
-    roles: int
-
-
-class Found(NamedTuple):
-    """What was found in a line: addresses of numbers."""
-
-    kinds: int
-    """Of each slot, what its value is."""
-    starts: int
-    sizes: int
-    roles: int
-    """Of each turn: its role, and where its text stands."""
-    turn_kinds: int
-    turn_starts: int
-    turn_sizes: int
-    others: int
-    """Where the keys stand that nothing reads, and how long they are."""
-    other_sizes: int
-    counts: int
-    """How many turns there are, in which form, how many other keys."""
 
 
 ROOM: Final = (*(MAX_SLOTS + 1,) * 3, *(MAX_TURNS,) * 4, *(MAX_OTHERS,) * 2, 3)
@@ -98,35 +68,46 @@ def walk(at: int, end: int, limit: int, out: int, grammar: Grammar, found: Found
         slot = number_of(grammar.keys, key, close - key, limit, OTHER)
         if slot == STOP or (slot >= 0 and seen & 1 << slot) or (slot == OTHER and not _is_new(key, close - key, found)):
             return 0
-        content = SCALAR if slot == OTHER else number_at(grammar.contents, slot)
-        start, size = at, 0
-        if byte_at(at) == _LIST and content != SCALAR:
-            kind = LISTED
-            if number_at(found.counts, 0):
-                return 0
-            if content == TURNS:
-                at = _turns(at, end, limit, out, grammar, found)
-            else:
-                at = _pairs(at, end, limit, grammar, found)
-        else:
-            kind, start, size, at = scalar(at, end, limit, letters)
-            if kind == NOTHING or content == TURNS or (content == PAIRS and kind != NULL):
-                return 0
-            if slot == OTHER and kind == ESCAPED and put_text(start, size, True, out, limit, letters) < 0:
-                return 0
+        at = _value(slot, at, end, limit, out, grammar, found)
         if at < 0:
             return 0
         if slot >= 0:
             seen |= 1 << slot
-            put_number(found.kinds, slot, kind)
-            put_number(found.starts, slot, start)
-            put_number(found.sizes, slot, size)
         at = after_blanks(at, end)
         if at >= end or byte_at(at) != _COMMA:
             break
     if at >= end or byte_at(at) != _CLOSE or after_blanks(at + 1, end) != end:
         return 0
     return seen
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _value(slot: int, at: int, end: int, limit: int, out: int, grammar: Grammar, found: Found) -> int:
+    """Read what stands under a key and return what follows it; -1 if it is not known there."""
+    content = SCALAR if slot == OTHER else number_at(grammar.contents, slot)
+    kind, start, size = LISTED, at, 0
+    if byte_at(at) == _LIST and content != SCALAR:
+        if number_at(found.counts, 0):
+            return -1
+        at = _listed(content, at, end, limit, out, grammar, found)
+    else:
+        kind, start, size, at = scalar(at, end, limit, grammar.letters)
+        if kind == NOTHING or content == TURNS or (content == PAIRS and kind != NULL):
+            return -1
+        if slot == OTHER and kind == ESCAPED and put_text(start, size, True, out, limit, grammar.letters) < 0:
+            return -1
+    if slot >= 0:
+        put_number(found.kinds, slot, kind)
+        put_number(found.starts, slot, start)
+        put_number(found.sizes, slot, size)
+    return at
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _listed(content: int, at: int, end: int, limit: int, out: int, grammar: Grammar, found: Found) -> Any:
+    if content == TURNS:
+        return _turns(at, end, limit, out, grammar, found)
+    return _pairs(at, end, limit, grammar, found)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -209,9 +190,9 @@ def _turn(at: int, end: int, limit: int, out: int, grammar: Grammar, found: Foun
         kind, start, size, at = scalar(at, end, limit, letters)
         if kind == NOTHING:
             return -1
-        if number == CONTENT or number == VALUE:
+        if number in (CONTENT, VALUE):
             said, text, length = kind, start, size
-        elif number == ROLE or number == FROM:
+        elif number in (ROLE, FROM):
             if kind != PLAIN:
                 return -1
             role = number_of(grammar.roles, start, size, limit, -1)
@@ -220,15 +201,21 @@ def _turn(at: int, end: int, limit: int, out: int, grammar: Grammar, found: Foun
         at = after_blanks(at, end)
         if at >= end or byte_at(at) != _COMMA:
             break
-    if at >= end or byte_at(at) != _CLOSE or role < 0:
+    if at >= end or byte_at(at) != _CLOSE or role < 0 or not _is_in_form(seen, found):
         return -1
+    if role == SYSTEM and said == PLAIN and length == 0:  # it says nothing, and is left out without a word
+        return at + 1
+    return at + 1 if _add(role, said, text, length, found) else -1
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _is_in_form(seen: int, found: Found) -> bool:
+    """Tell whether a turn with these keys says who speaks and what in one of two ways, and in that of the turns before it."""
     spoken = seen & (1 << HARMLESS) - 1
     form = AS_ROLE if spoken == 1 << ROLE | 1 << CONTENT else AS_FROM if spoken == 1 << FROM | 1 << VALUE else NO_TURNS
     before = number_at(found.counts, 1)
-    if form == NO_TURNS or (before and before != form):
-        return -1
     put_number(found.counts, 1, form)
-    return at + 1 if _add(role, said, text, length, found) else -1
+    return form != NO_TURNS and before in (NO_TURNS, form)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
