@@ -66,13 +66,19 @@ def _sides(record: Record, mapping: Mapping, line: Line) -> list[Message]:
 
 
 def _said(record: Record, keys: tuple[str, ...], setting: str, border: str, line: Line) -> str | None:
-    """Return the texts under `keys` as one, None if all are null; a number is said as it is written."""
+    """Return the texts under `keys` as one, None if all are null; a number is said as it is written.
+
+    What is asked may be a list of texts, choices for example; of several answers, none is the answer.
+    """
     parts = []
     for key in keys:
         found = _require(record, key, setting)
         if found is None or found[0] is None:
             continue
         value, path = found
+        if setting == "user" and isinstance(value, list):
+            parts += [text(one, where((*path, i))) for i, one in enumerate(value)]
+            continue
         parts.append(line.verbatim(*path) if type(value) in (int, float) else text(value, where(path)))
     return border.join(part for part in parts if part) if parts else None
 

@@ -24,7 +24,8 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     roles: dict[str, str] = {}
     """Names of speakers to the roles system, user, assistant and tool, besides those that are known anyway."""
     user: str | tuple[str, ...] | None = None
-    """Key of the question, for records without a list of turns; of several, e.g. ["task", "context?"], the texts are joined."""
+    """Key of the question, for records without a list of turns; of several, e.g. ["task", "context?"], the texts are
+    joined, as are those of a list of texts."""
     assistant: str | tuple[str, ...] | None = None
     """Key of the answer, or several."""
     join: str = "\n"

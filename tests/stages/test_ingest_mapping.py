@@ -125,7 +125,8 @@ def test_roles_may_be_renamed_one_for_the_other():
         ({"ask": "q", "reply": None}, {"user": "ask", "assistant": "reply"}, "no_answer", "reply: null or absent"),
         ({"ask": "q"}, {"user": "ask", "assistant": "reply?"}, "no_answer", "reply?: null or absent"),
         ({"ask": None, "reply": "a"}, {"user": "ask", "assistant": "reply"}, "bad_shape", "ask: expected text, got None"),
-        ({"ask": ["q"], "reply": "a"}, {"user": "ask", "assistant": "reply"}, "bad_shape", "ask: expected text"),
+        ({"ask": ["q", 3], "reply": "a"}, {"user": "ask", "assistant": "reply"}, "bad_shape", "ask[1]: expected text"),
+        ({"ask": "q", "reply": ["a"]}, {"user": "ask", "assistant": "reply"}, "bad_shape", "reply: expected text"),
         ({"ask": True, "reply": "a"}, {"user": "ask", "assistant": "reply"}, "bad_shape", "ask: expected text"),
         ({"log": "x"}, {"turns": "log"}, "bad_shape", "log: expected a list of turns"),
         ({"log": None}, {"turns": "log"}, "no_answer", "log: null"),
@@ -156,6 +157,12 @@ def test_what_the_mapping_does_not_find_is_named(record, mapping, reason, detail
 def test_numbers_are_said_as_they_are_written():
     row = kept(b'{"ask": "1.5 + 0?", "reply": 1.50}', mapping={"user": "ask", "assistant": "reply"})
     assert said(row) == [("user", "1.5 + 0?"), ("assistant", "1.50")]
+
+
+def test_what_is_asked_may_be_a_list_of_texts():
+    record = {"question": "Which?", "choices": ["(A) x", "(B) y"], "answer": "B"}
+    row = kept(record, mapping={"user": ["question", "choices"], "assistant": "answer"})
+    assert said(row) == [("user", "Which?\n(A) x\n(B) y"), ("assistant", "B")]
 
 
 def test_a_key_may_be_absent_where_the_mapping_says_so():

@@ -211,7 +211,7 @@ def test_what_may_be_part_of_it_is_never_lost_in_silence(record):
     reason, detail = refused(record)
     lost = detail.split(" beside ")[0]
     assert (reason, lost in record) == ("bad_shape", True)
-    assert f'mapping = {{user = ["{lost}"' in detail
+    assert f'", "{lost}"], assistant = "' in detail
     said(kept({key: value for key, value in record.items() if key != lost}))
     said(kept({**record, lost: None}))
     said(kept({**record, lost: ""}))

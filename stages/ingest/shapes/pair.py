@@ -134,7 +134,7 @@ class Pair:
         raise LineError(
             DropReason.BAD_SHAPE,
             f"{', '.join(unread)} beside {', '.join((*read, answer))} may hold part of what is said, and would be lost;"
-            f' say what is what, e.g. mapping = {{user = ["{unread[0]}", "{self.asked}"], assistant = "{answer}"}}',
+            f' say what is what, e.g. mapping = {{user = ["{self.asked}", "{unread[0]}"], assistant = "{answer}"}}',
         )
 
     def _says_the_same(self, record: Record, key: str, answer: str) -> bool:
