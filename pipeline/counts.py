@@ -14,6 +14,7 @@ _TEXTS: Final = {
     "repaired/first_assistant": "message(s) with which the assistant began, left out ([ingest] first_assistant)",
     "repaired/same_role": "message(s) joined to the one before, which is of the same role ([ingest] same_role)",
     "repaired/empty": "empty message(s) left out ([ingest] empty)",
+    "repaired/other_answers": "further answer(s) to a question, left out: the first is kept",
     "turns/trained": "trained turn(s) of the assistant",
     "turns/stopped": "trained turn(s) that end on a trained stop",
     "turns/masked_without_stop": "turn(s) without a trained stop, left untrained ([mask] without_stop)",

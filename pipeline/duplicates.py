@@ -25,8 +25,8 @@ EXAMPLES: Final = 3
 even these are found rightly, all are."""
 FILES: Final = 20
 """Files of those kinds that are shown; the rest is counted."""
-_PATH: Final = r"^(?s)(.*):\d+$"
-"""An id is <path>:<line>."""
+_PATH: Final = r"^(?s)(.*):\d+(?:\.\d+)?$"
+"""An id is <path>:<line>, or <path>:<line>.<k> of one of several conversations in a record."""
 
 
 class Words(msgspec.Struct, frozen=True):

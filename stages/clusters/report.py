@@ -43,7 +43,7 @@ def count_duplicates(out: pl.DataFrame, signed: pl.DataFrame, _config: object) -
         counts[f"lost/{origin}"] = n_lost
     similar = out.filter(pl.col("reason").is_not_null() & pl.col("similarity").is_not_null())
     bands = np.floor(similar["similarity"].to_numpy() / _BAND + 1e-9).astype(np.int64)
-    file = out["evaluation"].drop_nulls().str.replace(r":\d+$", "")
+    file = out["evaluation"].drop_nulls().str.replace(r":\d+(\.\d+)?$", "")
     for kind, values in (
         ("reason", out["reason"].drop_nulls()),
         ("scope", similar["scope"].drop_nulls()),

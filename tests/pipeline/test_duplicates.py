@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import msgspec
+import polars as pl
 import pytest
 
 from pipeline.cli import main
-from pipeline.duplicates import Pair, Words, survey
+from pipeline.duplicates import Pair, Words, _source_names, survey
 from pipeline.fates import SourceLoss
 from pipeline.story import story
 from schemas.settings import ConfigError
@@ -320,3 +321,8 @@ def test_a_mistake_gets_one_sentence(run, arguments, said, capsys):
 def test_a_run_without_rows_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="no rows; `chatloom funnel"):
         survey(write_run(tmp_path, [[]], [[]]), top=1)
+
+
+def test_a_row_is_of_its_file_whichever_conversation_of_a_record_it_is():
+    rows = pl.DataFrame({"id": ["a:b.json:3", "a:b.json:3.12", "odd"], "tags": [[], [], ["source:wiki"]]})
+    assert _source_names(rows).to_list() == ["a:b.json", "a:b.json", "source:wiki"]

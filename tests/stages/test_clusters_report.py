@@ -30,7 +30,7 @@ OUT = clustered(
     near(1.0) | {"reason": "exact_duplicate"},
     {"split": "validation"},
     {"evaluation": "eval/set.jsonl:12", "overlap": 0.7},
-    {"evaluation": "eval/set.jsonl:3", "overlap": 1.0, "reason": "contaminated"},
+    {"evaluation": "eval/set.jsonl:3.2", "overlap": 1.0, "reason": "contaminated"},
     {"reason": "all_copies"},
 )
 TAGS = [["source:w"], [], ["source:w"], [], ["source:w", "x"], [], [], []]
