@@ -74,6 +74,28 @@ def test_what_is_not_plain_is_refused(record, reason, place):
 
 
 @pytest.mark.parametrize(
+    ("more", "repairs"),
+    [
+        ({"output": "Since."}, ["other_answers:1"]),
+        ({"output": "Because."}, []),
+        ({"output": "Since.", "response": "As."}, ["other_answers:2"]),
+        ({"completions": [{"text": "Since."}, {"text": "As."}]}, ["other_answers:2"]),
+        ({"text": "Question: Why? Answer: Because."}, []),
+        ({"score_chosen": 9.0, "margin": 1, "model": "x"}, []),
+    ],
+)
+def test_answers_beside_the_chosen_one_are_counted(more, repairs):
+    row = kept({"instruction": "Why?", "chosen": "Because.", "rejected": "No.", **more})
+    assert (said(row), row["repairs"]) == (ASKED, repairs)
+
+
+@pytest.mark.parametrize("more", [{"choices": ["a"]}, {"document": "d"}, {"text": "t"}, {"question": "Other?"}])
+def test_what_would_be_lost_beside_the_sides_is_refused(more):
+    reason, detail = refused({"prompt": "Why?", "chosen": "Because.", "rejected": "No.", **more})
+    assert (reason, next(iter(more)) in detail) == (DropReason.BAD_SHAPE, True)
+
+
+@pytest.mark.parametrize(
     "record", [{"messages": QA, "chosen": "x"}, {"messages": QA, "chosen": None, "rejected": None}]
 )
 def test_one_side_alone_is_no_preference(record):
