@@ -1,7 +1,7 @@
 """Documentation that cannot go stale: settings, columns and metrics, read off the types that define them.
 
-`python -m pipeline.describe` writes schemas/config.schema.json, docs/configuration.md, docs/columns.md and docs/metrics.md
-anew; a test holds them to the code.
+`python -m pipeline.describe` writes schemas/config.schema.json, docs/configuration.md, docs/columns.md, docs/metrics.md
+and docs/shapes.md anew; a test holds them to the code.
 """
 
 import ast
@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
+import polars as pl
 import pyarrow as pa
 
 from pipeline.config import SECTIONS
 from pipeline.graph import GRAPH
 from schemas.metrics import Metrics
 from schemas.reasons import EXPLANATIONS
-from schemas.tables import dropped_schema
+from schemas.tables import LINES, dropped_schema
+from stages.ingest import Ingest, ingest_lines
+from stages.ingest.shapes import SHAPES, Shape
 
 
 def field_docs(kind: type[msgspec.Struct]) -> dict[str, str]:
@@ -196,6 +199,40 @@ def _kind(kind: pa.DataType) -> str:
     return str(kind)
 
 
+def shapes_markdown() -> str:
+    """Return the page of all shapes of records."""
+    lines = [
+        "# Shapes of records",
+        "",
+        "Each record is recognised by its own keys: the first of these shapes whose rule holds reads it, and the row says",
+        "which (column `shape`; `chatloom funnel` counts them). `[ingest] shape`, or `shape` of one of `[[source.sets]]`, states",
+        "the shape instead; a mapping (`[ingest.mapping]`, `[source.sets.mapping]`) reads what has none of them. What holds for",
+        "every shape (roles, tools, weights, systems, policies, what is refused) stands in [formats.md](formats.md).",
+        "",
+    ]
+    for number, shape in enumerate(SHAPES.values(), 1):
+        lines += [f"## {number}. {shape.name}", ""]
+        lines += [f"Recognised by {shape.rule}.", ""]
+        lines += [f"Used by {shape.used_by}.", ""] if shape.used_by else []
+        lines += ["```json", shape.example, "```", "", "becomes", "", "```", *_becomes(shape), "```", ""]
+    return "\n".join(lines)
+
+
+def _becomes(shape: Shape) -> Iterator[str]:
+    """Yield what ingest makes of a shape's example, a line for each message."""
+    value = {"source": "file", "line": 1, "offset": 0, "raw": shape.example.encode(), "skip": None, "rules": None}
+    frame = pl.from_arrow(pa.Table.from_pylist([value], schema=LINES))
+    assert isinstance(frame, pl.DataFrame)
+    for row in ingest_lines(frame, Ingest(shape=shape.name)).iter_rows(named=True):  # type: ignore[arg-type]
+        if row["drop_reason"]:
+            yield f"{row['id']}  quarantined, {row['drop_reason']}: {row['detail']}"
+        for said in row["messages"] or ():
+            parts = {name: text for name, text in said.items() if name != "role" and text is not None}
+            told = [json.dumps(parts.pop("content"), ensure_ascii=False)] if "content" in parts else []
+            told += [f"{name} {json.dumps(text, ensure_ascii=False)}" for name, text in parts.items()]
+            yield f"{row['id']}  {said['role']}: {', '.join(told)}"
+
+
 def documents() -> dict[str, str]:
     """Return path to content of every generated file."""
     return {
@@ -203,6 +240,7 @@ def documents() -> dict[str, str]:
         "docs/configuration.md": config_markdown(),
         "docs/columns.md": columns_markdown(),
         "docs/metrics.md": metrics_markdown(),
+        "docs/shapes.md": shapes_markdown(),
     }
 
 
