@@ -275,7 +275,7 @@ def test_contents_are_kept_to_the_byte():
 
 @given(
     st.dictionaries(
-        st.sampled_from(sorted(SPEAKING - {"text", "reannotated_assistant_content"})),
+        st.sampled_from(sorted(SPEAKING - {"text", "reannotated_assistant_content", "is_correct"})),
         st.sampled_from(["a", "b", "c", "", None]),
         max_size=5,
     )
