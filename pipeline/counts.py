@@ -10,6 +10,7 @@ from schemas.manifest import Manifest
 
 ANY: Final = "*"
 _TEXTS: Final = {
+    "repaired/end_texts": "end text(s) cut off ([ingest] end_texts)",
     "repaired/trailing": "trailing turn(s) that nothing answers, left out ([ingest] trailing)",
     "repaired/first_assistant": "message(s) with which the assistant began, left out ([ingest] first_assistant)",
     "repaired/same_role": "message(s) joined to the one before, which is of the same role ([ingest] same_role)",

@@ -11,6 +11,7 @@ class DropReason(StrEnum):
     NOT_SAMPLED = "not_sampled"
     # ingest: the line cannot be read
     LINE_TOO_LONG = "line_too_long"
+    TRUNCATED = "truncated"
     BAD_UTF8 = "bad_utf8"
     BAD_JSON = "bad_json"
     LONE_SURROGATE = "lone_surrogate"
@@ -24,6 +25,7 @@ class DropReason(StrEnum):
     EMPTY_MESSAGE = "empty_message"
     NO_ANSWER = "no_answer"
     UNSUPPORTED_PART = "unsupported_part"
+    DISLIKED = "disliked"
     # ingest: a policy of [ingest] refuses it
     UNANSWERED = "unanswered"
     FIRST_ASSISTANT = "first_assistant"
@@ -59,6 +61,7 @@ class DropReason(StrEnum):
 EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.NOT_SAMPLED: "it is not in the sample that share or limit of [source] and its sets, or [[dedup.caps]], ask for",
     DropReason.LINE_TOO_LONG: "the line is longer than [source] max_line_bytes",
+    DropReason.TRUNCATED: "the file ends here though it should not, or cannot be unpacked any further; what follows is not read",
     DropReason.BAD_UTF8: "the line is not valid UTF-8",
     DropReason.BAD_JSON: "the line, or JSON text inside it, is not valid JSON",
     DropReason.LONE_SURROGATE: "a string holds half of a surrogate pair, which no text can contain",
@@ -71,6 +74,7 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.EMPTY_MESSAGE: "a message has neither text nor tool calls",
     DropReason.NO_ANSWER: "no message of the assistant is left to learn from",
     DropReason.UNSUPPORTED_PART: "a message has a part that is neither text, reasoning nor a tool call, an image for example",
+    DropReason.DISLIKED: "the record itself says that its answer is a bad one ([ingest] disliked)",
     DropReason.UNANSWERED: "the last message is not the assistant's ([ingest] trailing)",
     DropReason.FIRST_ASSISTANT: "the first message is the assistant's ([ingest] first_assistant)",
     DropReason.SAME_ROLE: "user or assistant speaks twice running ([ingest] same_role)",

@@ -23,7 +23,7 @@ TABLE: dict[str, tuple[str, int, dict[str, int]]] = {
     "alpaca_en.json": ("alpaca", 494, {}),
     "alpaca_gsm8k.jsonl": ("alpaca", 1500, {}),
     "alpaca_zh.json": ("alpaca", 510, {}),
-    "messages_label_kto.json": ("messages", 144, {}),
+    "messages_label_kto.json": ("messages", 76, {"disliked": 68}),
     "messages_parts_sft.jsonl": ("messages", 245, {}),
     "messages_tools_reasoning.jsonl": ("messages", 26, {}),
     "native_kdconv.json": ("unlabelled", 438, {}),

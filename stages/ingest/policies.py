@@ -12,6 +12,9 @@ from stages.ingest.messages import Message
 ALTERNATING: Final = ("user", "assistant")
 """Roles of which two in a row need a policy; results of several calls follow one another anyway."""
 
+DISLIKED: Final = ("label", "kto_tag")
+"""Keys of a record that say by false that its answer is a bad one."""
+
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
     """The policies of [ingest]; see there."""
@@ -21,6 +24,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True):
     same_role: Literal["quarantine", "merge", "keep"] = "quarantine"
     merge_with: str = "\n"
     empty: Literal["quarantine", "remove"] = "quarantine"
+    disliked: Literal["quarantine", "keep"] = "quarantine"
+    end_texts: tuple[str, ...] = ()
 
 
 def settle(read: Sequence[Message], policies: Policies) -> tuple[list[Message], tuple[str, ...]]:
@@ -31,7 +36,8 @@ def settle(read: Sequence[Message], policies: Policies) -> tuple[list[Message], 
     for what a policy refuses, and when no message of the assistant is left to learn from.
     """
     found = [(i, said) for i, said in enumerate(read) if not _is_no_system(said)]
-    counts = dict.fromkeys(("trailing", "empty", "first_assistant", "same_role"), 0)
+    counts = dict.fromkeys(("end_texts", "trailing", "empty", "first_assistant", "same_role"), 0)
+    found = _ended(found, policies, counts)
     found = _answered(found, policies, counts)
     found = _without_empty(found, policies, counts)
     found = _opened_by_user(found, policies, counts)
@@ -39,6 +45,15 @@ def settle(read: Sequence[Message], policies: Policies) -> tuple[list[Message], 
     if not any(said.role == "assistant" for said in messages):
         raise LineError(DropReason.NO_ANSWER, f"{len(read)} message(s), none of the assistant is left to learn from")
     return messages, tuple(f"{name}:{n}" for name, n in counts.items() if n)
+
+
+def refuse_disliked(record: object, policies: Policies) -> None:
+    """Raise LineError if `record` says that its answer is a bad one: `label` or `kto_tag` is false (KTO; TRL, LLaMA-Factory)."""
+    if policies.disliked == "keep" or not isinstance(record, dict):
+        return
+    for key in DISLIKED:
+        if record.get(key) is False:
+            raise LineError(DropReason.DISLIKED, f'{key} is false: a bad answer ([ingest] disliked = "keep" trains it)')
 
 
 def says_something(said: Message) -> bool:
@@ -52,6 +67,20 @@ Numbered = list[tuple[int, Message]]
 
 def _is_no_system(said: Message) -> bool:
     return said.role == "system" and not said.content and not said.reasoning
+
+
+def _ended(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:
+    if not policies.end_texts:
+        return found
+    ended = []
+    for i, said in found:
+        content = said.content
+        while said.role == "assistant" and content and content.endswith(policies.end_texts):
+            end = max((text for text in policies.end_texts if content.endswith(text)), key=len)
+            content = content[: -len(end)]
+        counts["end_texts"] += content != said.content
+        ended.append((i, said._replace(content=content)))
+    return ended
 
 
 def _answered(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:

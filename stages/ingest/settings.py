@@ -30,6 +30,12 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is put between two messages that are joined."""
     empty: Literal["quarantine", "remove"] = "quarantine"
     """A message with neither text nor tool calls: the record is refused, or the message left out."""
+    disliked: Literal["quarantine", "keep"] = "quarantine"
+    """A record whose `label` or `kto_tag` is false, by which KTO data marks an answer that people disliked: refused, or trained
+    as any other."""
+    end_texts: tuple[str, ...] = ()
+    """Texts that are cut off the end of the assistant's messages, and counted, e.g. ["<|endoftext|>"] where a data set spells
+    the stop token of another model: a template writes its own, and the text would be learned as text."""
     max_depth: Annotated[int, msgspec.Meta(ge=4, le=MAX_DEPTH)] = 64
     """Deepest nesting of JSON that is accepted, in a line and in JSON text inside it."""
     unknown: Literal["quarantine", "text"] = "quarantine"
@@ -50,11 +56,15 @@ class Ingest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             same_role=self.same_role,
             merge_with=self.merge_with,
             empty=self.empty,
+            disliked=self.disliked,
+            end_texts=self.end_texts,
         )
 
     def __post_init__(self) -> None:
         """Refuse a key that leads nowhere."""
         refuse_both(self.shape, self.mapping)
+        if "" in self.end_texts:
+            raise ValueError("end_texts has an empty text, which every message ends with; leave it out")
         for name, key in (("score", self.score), ("created", self.created)):
             if key is not None and not all(key.split(".")):
                 raise ValueError(

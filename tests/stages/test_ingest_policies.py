@@ -173,3 +173,39 @@ def test_every_message_is_kept_as_it_is_or_counted(read, policies):
         assert settled[-1].role == "assistant"
     contents = iter([said.content for said in heard])
     assert all(piece in contents for said in settled if said.content for piece in said.content.split("\n"))
+
+
+@pytest.mark.parametrize(
+    "record", [chat("ua"), {"prompt": "q", "completion": "a"}, {"instruction": "q", "output": "a"}]
+)
+@pytest.mark.parametrize("key", ["label", "kto_tag"])
+def test_an_answer_that_people_disliked_is_trained_only_if_the_config_says_so(record, key):
+    (row,) = read(record | {key: False})
+    assert (row["drop_reason"], row["detail"].partition(":")[0]) == (DropReason.DISLIKED, f"{key} is false")
+    for value, settings in ((False, {"disliked": "keep"}), (True, {}), (0, {}), ("false", {}), (None, {})):
+        (row,) = read(record | {key: value}, **settings)
+        assert row["drop_reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "left", "n"),
+    [
+        ("a<|endoftext|>", "a", 1),
+        ("a</s><|endoftext|>", "a", 1),
+        ("a", "a", 0),
+        ("<|endoftext|>a", "<|endoftext|>a", 0),
+        ("a <|endoftext|>\n", "a <|endoftext|>\n", 0),
+    ],
+)
+def test_texts_at_the_end_of_an_answer_are_cut_off_where_the_config_names_them(answer, left, n):
+    record = {"prompt": "q</s>", "completion": answer}
+    (row,) = read(record, end_texts=("<|endoftext|>", "</s>"))
+    assert said(row) == [("user", "q</s>"), ("assistant", left)]
+    assert row["repairs"] == ([f"end_texts:{n}"] if n else [])
+    (row,) = read(record)
+    assert said(row)[1] == ("assistant", answer)
+
+
+def test_an_answer_of_nothing_but_end_texts_is_empty():
+    (row,) = read({"prompt": "q", "completion": "</s>"}, end_texts=("</s>",))
+    assert row["drop_reason"] == DropReason.EMPTY_MESSAGE

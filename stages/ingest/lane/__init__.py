@@ -5,6 +5,7 @@ that it is exactly what the lane knows: its keys, what kinds of values they have
 have something to say of. Every other line is left to the law.
 """
 
+import sys
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -16,8 +17,11 @@ from stages.ingest.ranking import Ranking
 from stages.ingest.rules import Rules
 from stages.ingest.settings import Ingest
 
-ENOUGH_BYTES: Final = 1 << 16
-"""Fewer are read sooner than the kernels are loaded."""
+ENOUGH_BYTES: Final = 2 << 20
+"""Fewer are read sooner than the kernels are loaded (0.15 s)."""
+FEW_BYTES: Final = 1 << 12
+"""Fewer are read sooner than columns are made, when they are loaded."""
+_KERNELS: Final = "stages.ingest.lane.columns"
 MOST_BYTES: Final = 1 << 30
 """More might not fit the offsets of a column."""
 
@@ -63,7 +67,7 @@ class Lane(NamedTuple):
 
 def lane_of(config: Ingest, rules: Rules) -> Lane | None:
     """Return the lane for rows under `rules`; None where something is asked that it does not know."""
-    if config.mapping is not None or Rules(tags=rules.tags, shape=rules.shape) != rules:
+    if config.mapping is not None or config.end_texts or Rules(tags=rules.tags, shape=rules.shape) != rules:
         return None
     return Lane(
         rules.shape or config.shape,
@@ -81,7 +85,8 @@ def take(frame: pl.DataFrame, lane: Lane) -> tuple[NDArray[np.int64], pl.DataFra
     `frame` has records of one file and under one set of rules; the result has the columns of stages.ingest.ingest_lines.
     """
     size = int(frame["raw"].bin.size().sum() or 0)
-    if not ENOUGH_BYTES <= size <= MOST_BYTES or not lane.is_open():
+    least = FEW_BYTES if _KERNELS in sys.modules else ENOUGH_BYTES
+    if not least <= size <= MOST_BYTES or not lane.is_open():
         return None
     from stages.ingest.lane.columns import read_columns
 
