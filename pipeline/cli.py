@@ -60,9 +60,10 @@ def _data(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from pipeline.interrupt import Stop
-    from pipeline.lean import leave_out
+    from pipeline.lean import keep_memory, leave_out
 
     leave_out()  # this process builds, and nothing else
+    keep_memory()
     stop = Stop()
     stop.install()
     from pipeline.config import load_config

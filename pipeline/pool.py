@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from pipeline.corpus import CorpusTask, Watch, run_corpus
 from pipeline.execute import Settings, Timing, run_empty, run_shard
 from pipeline.graph import by_name
-from pipeline.lean import leave_out
+from pipeline.lean import KEPT_MEMORY, leave_out
 from pipeline.plan import Task
 from pipeline.store import Store
 from schemas.errors import UserError
@@ -193,6 +193,7 @@ def _worker_environment(n_workers: int) -> Iterator[None]:
         # Buffers of a shard go back to the system when it is done, instead of to a pool for each thread that ever ran.
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "MALLOC_ARENA_MAX": "2",
+        **KEPT_MEMORY,
     }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

@@ -198,17 +198,28 @@ def verify(path: Path, file: FileRecord) -> None:
 def _write(directory: Path, name: str, table: pa.Table) -> FileRecord:
     path = directory / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    sink = pa.BufferOutputStream()
-    # One record batch: a shard is bounded, its rows are then reached without copying, and its bytes do not depend on how
-    # the stage happened to chunk them.
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
-    data = memoryview(sink.getvalue())
+    data = memoryview(_serialised(table))
     sha256 = hashlib.sha256(data).hexdigest()
     if _size(path) != len(data) or sha256_of(path) != sha256:
         write_whole(path, data)
     checksums = summary(table) if CHECKSUM.name in table.column_names else ""
     return FileRecord(path=name, rows=table.num_rows, bytes=len(data), sha256=sha256, checksums=checksums)
+
+
+def _serialised(table: pa.Table) -> pa.Buffer:
+    """Return the bytes of a table's file, in memory that was asked for once: what grows is copied whole at each step."""
+    measure = pa.MockOutputStream()
+    _serialise(table, measure)
+    data = pa.allocate_buffer(measure.size())
+    _serialise(table, pa.FixedSizeBufferWriter(data))
+    return data
+
+
+def _serialise(table: pa.Table, sink: pa.NativeFile) -> None:
+    # One record batch: a shard is bounded, its rows are then reached without copying, and its bytes do not depend on how
+    # the stage happened to chunk them.
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(table.num_rows, 1))
 
 
 def _partition(table: pa.Table, column: str | None) -> list[tuple[str, pa.Table]]:

@@ -11,12 +11,14 @@ from pipeline.run import build
 
 def warm(config: Path) -> None:
     """Build a handful of conversations with `config` in a temporary directory, and compare their texts."""
+    import stages.ingest.lane.columns  # noqa: F401 - so that so few lines are read by the kernels too
+
     with tempfile.TemporaryDirectory() as directory:
         lines = Path(directory) / "warm.jsonl"
         question = {"role": "user", "content": "What does a kernel need before it can run, 先生?"}
         answer = {"role": "assistant", "content": "It needs to be compiled once; after that it is loaded from disk."}
         record = json.dumps({"messages": [question, answer]})
-        lines.write_text("\n".join([record] * 3), encoding="utf-8")
+        lines.write_text("\n".join([record] * 30), encoding="utf-8")
         noise = (
             "length.noise=[{max_symbols=0.99, max_repeated_lines=0.99}]"  # off by default, so nothing else compiles it
         )

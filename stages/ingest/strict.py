@@ -33,7 +33,7 @@ def read_strictly(frame: pl.DataFrame, config: Ingest) -> tuple[pl.DataFrame, ND
         zip(sources, raws, frame["skip"].to_list(), frame["rules"].to_list(), strict=True)
     ):
         outcomes = reader.read(source, raw, skip, rules_of(rules))
-        found += outcomes
+        found += map(_forgetful, outcomes)
         at += [i] * len(outcomes)
         parts += range(1, len(outcomes) + 1) if len(outcomes) > 1 else [0]
     lines = frame["line"].to_list()
@@ -66,6 +66,13 @@ def read_strictly(frame: pl.DataFrame, config: Ingest) -> tuple[pl.DataFrame, ND
     out = pl.from_arrow(pa.table(columns))
     assert isinstance(out, pl.DataFrame)
     return out, np.array(at, np.int64)
+
+
+def _forgetful(outcome: Outcome) -> Outcome:
+    """Return an outcome that does not know where it was raised: that would keep all that was at hand there, a whole shard."""
+    if isinstance(outcome, LineError):
+        outcome.__traceback__ = outcome.__context__ = None
+    return outcome
 
 
 class _Reader:

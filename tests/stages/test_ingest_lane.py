@@ -19,7 +19,7 @@ from pipeline.halves import split
 from schemas.fields import RAW
 from stages.ingest import Ingest, ingest_lines
 from stages.ingest.conversation import adapt
-from stages.ingest.lane import ENOUGH_BYTES, lane_of
+from stages.ingest.lane import FEW_BYTES, lane_of
 from stages.ingest.lane.columns import read_columns
 from stages.ingest.lane.plan import HISTORY, PLANS, READ, SLOTS, TURNS, Plan
 from stages.ingest.line import Line
@@ -285,7 +285,7 @@ def test_what_comes_out_is_byte_for_byte_the_same_whichever_lane_read_it():
     tree = {"instruction": "a", "instances": [{"input": "b", "output": "c"}, {"input": "d", "output": "e"}]}
     raws[5] = line(tree)
     frame = records(*raws)
-    assert sum(map(len, raws)) > ENOUGH_BYTES
+    assert sum(map(len, raws)) > FEW_BYTES
     ours, theirs = ingest_lines(frame, EVERY), read_strictly(frame, EVERY)[0]
     assert len(taken(raws)) > 250
     assert ours["id"].to_list()[4:8] == ["f.jsonl:5", "f.jsonl:6.1", "f.jsonl:6.2", "f.jsonl:7"]
