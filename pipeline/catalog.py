@@ -1,13 +1,15 @@
 """The chunks of all inputs, found anew at each build; only unpacking a compressed file twice is avoided."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
-from pipeline.source import SUFFIXES, Chunk, Source, choose, expand_sets, scan, unpack
+from pipeline.progress import Progress
+from pipeline.source import COMPRESSED, SUFFIXES, Chunk, Source, SourceError, choose, expand_sets, scan
 from schemas.files import sha256_of, write_if_changed
 
 
@@ -28,7 +30,7 @@ class Catalog:
         self._rules, self.ignored, self._set_of = expand_sets(config, what=what, suffixes=suffixes)
         self.paths = list(self._rules)
 
-    def chunks(self) -> list[Chunk]:
+    def chunks(self, progress: Progress | None = None) -> list[Chunk]:
         """Return all chunks in order, each with the digest of its bytes as they are now.
 
         A compressed file is unpacked again only if its own bytes have changed. Raises SourceError.
@@ -37,23 +39,47 @@ class Catalog:
         known: dict[str, _Packed] = {}
         chunks: list[Chunk] = []
         for path in self.paths:
-            if path.endswith(".gz"):
+            watch = partial((progress or Progress()).scanning, path)
+            if path.endswith(COMPRESSED):
                 key = digest(self._packed_key(path), self._rules[path] or "")
                 entry = packed.get(path)
                 if entry is None or entry.key != key:
-                    entry = _Packed(key, tuple(scan(path, self._config, self._spool, self._rules[path])))
+                    found = scan(path, self._config, self._spool, self._rules[path], watch=watch)
+                    entry = _Packed(key, tuple(found))
                 known[path] = entry
                 chunks += entry.chunks
             else:
-                chunks += scan(path, self._config, self._spool, self._rules[path])
+                chunks += scan(path, self._config, self._spool, self._rules[path], watch=watch)
         write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
+        self._sweep({chunk.spool for chunk in chunks})
         return choose(chunks, self._set_of, self._config)
 
-    def unpack_for(self, tasks: list[Task]) -> None:
-        """Make sure that the bytes of every chunk in `tasks` can be read."""
-        needed = {task.chunk.path for task in tasks if task.chunk.spool and not Path(task.chunk.spool).exists()}
-        for path in sorted(needed):
-            unpack(path, self._spool)
+    def unpack_for(self, tasks: list[Task], progress: Progress | None = None) -> None:
+        """Make sure that the bytes of every chunk in `tasks` can be read. Raises SourceError."""
+        missing: dict[str, dict[int, str]] = {}
+        for task in tasks:
+            chunk = task.chunk
+            if chunk.spool and not Path(chunk.spool).exists():
+                missing.setdefault(chunk.path, {})[chunk.start] = chunk.spool
+        for path, pieces in missing.items():
+            watch = partial((progress or Progress()).scanning, path)
+            scan(path, self._config, self._spool, watch=watch, needed=pieces)
+            if not all(Path(piece).exists() for piece in pieces.values()):
+                raise SourceError(
+                    f"{path}: changed while the build was reading it. Run it again when nothing writes to the file"
+                )
+
+    @staticmethod
+    def used(chunk: Chunk) -> None:
+        """Remove what was unpacked of a chunk: its records have been read."""
+        if chunk.spool:
+            Path(chunk.spool).unlink(missing_ok=True)
+
+    def _sweep(self, pieces: set[str | None]) -> None:
+        """Remove what an earlier build has unpacked, and nobody asks for."""
+        for path in self._spool.glob("*"):
+            if str(path) not in pieces:
+                path.unlink(missing_ok=True)
 
     def clean(self) -> None:
         """Remove unpacked files."""

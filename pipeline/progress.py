@@ -10,6 +10,9 @@ from schemas.manifest import Manifest, ShardRecord
 class Progress:
     """The default says nothing."""
 
+    def scanning(self, path: str, done: int, total: int) -> None:
+        """Report how many bytes of an input file have been looked at, of so many as it has on disk."""
+
     def found(self, paths: Sequence[str], ignored: Sequence[str], chunks: Sequence[Chunk]) -> None:
         """Report the inputs, and what lies in the directories beside them but is not read."""
 

@@ -67,10 +67,8 @@ def scan_inputs(inputs: Sequence[str], spool: Path) -> list[Chunk]:
     copy = spool / f"{STANDARD_INPUT}.jsonl"
     with copy.open("wb") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-    return [
-        msgspec.structs.replace(chunk, path=STANDARD_INPUT, spool=str(copy))
-        for chunk in scan(str(copy), Source(), spool)
-    ]
+    chunks = scan(str(copy), Source(), spool)
+    return [msgspec.structs.replace(chunk, path=STANDARD_INPUT, at=str(copy)) for chunk in chunks]
 
 
 def count_records(chunks: Sequence[Chunk]) -> int:
@@ -83,13 +81,16 @@ def read_records(chunks: Sequence[Chunk], served: Served) -> Iterator[Record]:
     config = served.sections["ingest"]
     assert isinstance(config, Ingest)
     frames = (read_chunk(chunk, Source()) for chunk in chunks)
-    lines = itertools.chain.from_iterable(frame.select("source", "line", "raw").iter_rows() for frame in frames)
-    for index, (path, line, raw) in enumerate(lines):
-        yield _read(raw, config, id_=f"{path}:{line}", index=index)
+    lines = itertools.chain.from_iterable(frame.select("source", "line", "raw", "skip").iter_rows() for frame in frames)
+    for index, (path, line, raw, skip) in enumerate(lines):
+        yield _read(raw, skip, config, id_=f"{path}:{line}", index=index)
 
 
-def _read(raw: bytes | None, config: Ingest, *, id_: str, index: int) -> Record:
+def _read(raw: bytes | None, skip: str | None, config: Ingest, *, id_: str, index: int) -> Record:
     try:
+        if skip is not None and skip != DropReason.LINE_TOO_LONG:
+            name, _, detail = skip.partition(": ")
+            raise LineError(DropReason(name), detail)
         if raw is None:
             raise LineError(DropReason.LINE_TOO_LONG, f"the line has more than {Source().max_line_bytes:,} bytes")
         found = adapt_prompt(Line(raw, config.max_depth, config.mapping, config.input_border), config.shape)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.source import Source, expand, read_chunk, scan
+from schemas.reasons import DropReason
 from schemas.settings import ConfigError
 from stages.ingest.decode import BOM, MAX_DEPTH, LineError, decode_line
 
@@ -37,17 +38,18 @@ def read_records(inputs: Sequence[str]) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(prefix="chatloom-") as spool:
         for path in expand(inputs)[0]:
             for chunk in scan(path, config, Path(spool)):
-                for source, line, raw in read_chunk(chunk, config).select("source", "line", "raw").iter_rows():
-                    value, problem = _decoded(raw, config)
+                lines = read_chunk(chunk, config).select("source", "line", "raw", "skip")
+                for source, line, raw, skip in lines.iter_rows():
+                    value, problem = _decoded(raw, skip, config)
                     yield Record(row, f"{source}:{line}", raw or b"", value, problem)
                     row += 1
 
 
-def _decoded(raw: bytes | None, config: Source) -> tuple[Any, str | None]:
-    if raw is None:
+def _decoded(raw: bytes | None, skip: str | None, config: Source) -> tuple[Any, str | None]:
+    if skip == DropReason.LINE_TOO_LONG:
         return None, f"longer than {config.max_line_bytes:,} bytes"
-    if not raw:
-        return None, "the array ends without its closing bracket"
+    if raw is None or skip is not None:
+        return None, skip
     try:
         value = decode_line(raw, max_depth=MAX_DEPTH)
     except LineError as error:

@@ -140,7 +140,7 @@ def _build(reference: Reference, refresh: Refresh) -> list[Chunk]:
     catalog = Catalog(store.root, source, what=reference.where, suffixes=SUFFIXES + TEXT_SUFFIXES)
     store.root.mkdir(parents=True, exist_ok=True)
     store.sweep()
-    chunks = catalog.chunks()
+    chunks = catalog.chunks(refresh.progress)
     if relocate(store, chunks):
         unfinish(store, reference.chain)
     refresh.run_shards(reference.chain, chunks, catalog)
@@ -201,6 +201,9 @@ class _Within(Progress):
 
     def __init__(self, progress: Progress, name: str) -> None:
         self._progress, self._name = progress, name
+
+    def scanning(self, path: str, done: int, total: int) -> None:
+        self._progress.scanning(path, done, total)
 
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:  # noqa: ARG002 - as declared
         self._progress.started([self._name], n_stale, n_shards)

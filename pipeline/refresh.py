@@ -61,8 +61,9 @@ class Refresh:
             self.progress.started(names, len(stale), len(chunks))
             unfinish(self.store, stages)
             if names[0] == GRAPH[0].name:
-                catalog.unpack_for(stale)
+                catalog.unpack_for(stale, self.progress)
             for task, (records, timings) in self.workers.run(names, stale):
+                catalog.used(task.chunk)
                 found[task.shard] = records
                 self._log(timings)
                 self.progress.advanced(names, list(records.values()))

@@ -84,7 +84,7 @@ class _Build:
     built: Built = field(default_factory=Built)
 
     def run(self, catalog: Catalog, assets: Assets | None, references: dict[str, list[Reference]]) -> Built:
-        chunks = catalog.chunks()
+        chunks = catalog.chunks(self.progress)
         if not chunks:
             raise SourceError(
                 f"the inputs hold no data: {', '.join(catalog.paths)} ({len(catalog.paths)} empty file(s))"

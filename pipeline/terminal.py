@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
 
 from pipeline import progress
 from pipeline.source import Chunk
@@ -20,12 +22,32 @@ class TerminalProgress(progress.Progress):
         self._console, self._check = console, check
         self._bar: Progress | None = None
         self._task: Any = None
+        self._status: Status | None = None
         self._done = self._total = 0
         self._last = time.monotonic()
         self._what = ""
 
+    def scanning(self, path: str, done: int, total: int) -> None:
+        """Say how far the inputs have been looked at, where that takes its time."""
+        self._check()
+        text = f"{path}: {megabytes(done)} of {megabytes(total)}"
+        if not self._console.is_terminal:
+            if time.monotonic() - self._last > 10:
+                self._last = time.monotonic()
+                self._print("scanning", text)
+        elif time.monotonic() - self._last > 0.5:
+            self._last = time.monotonic()
+            if self._bar is not None:
+                self._bar.update(self._task, description=escape(f"scanning {text}"))
+            elif self._status is None:
+                self._status = self._console.status(escape(f"scanning {text}"))
+                self._status.start()
+            else:
+                self._status.update(escape(f"scanning {text}"))
+
     def found(self, paths: Sequence[str], ignored: Sequence[str], chunks: Sequence[Chunk]) -> None:
         """Print how much there is."""
+        self.close()
         size = sum(chunk.end - chunk.start for chunk in chunks)
         self._print("source", f"{len(paths)} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
         if ignored:
@@ -52,6 +74,7 @@ class TerminalProgress(progress.Progress):
 
     def started(self, stages: Sequence[str], n_stale: int, n_shards: int) -> None:
         """Begin a bar."""
+        self.close()
         self._done, self._total, self._last = 0, n_stale, time.monotonic()
         self._what = stages[0] if len(stages) == 1 else f"{stages[0]} to {stages[-1]}"
         if self._console.is_terminal:
@@ -103,13 +126,18 @@ class TerminalProgress(progress.Progress):
             line += f"  {totals.tokens:,} tokens"
         if totals.supervised:
             line += f", {totals.supervised / totals.tokens:.0%} trained"
+        if totals.counts.get("records", totals.rows_in) != totals.rows_in:
+            line += f"  of {totals.counts['records']:,} records"
         reasons = sorted(totals.dropped.items(), key=lambda pair: -pair[1])
         if reasons:
             line += "  " + ", ".join(f"{reason} {n:,}" for reason, n in reasons[:4]) + (", ..." if reasons[4:] else "")
         self._print(manifest.stage, line, "up to date" if seconds is None else f"{seconds:.2f} s")
 
     def close(self) -> None:
-        """End the bar, if there is one."""
+        """End the bar, or what stands in its place, if there is one."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

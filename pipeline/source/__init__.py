@@ -2,13 +2,14 @@
 
 from pipeline.source.chunk import Chunk, SourceError
 from pipeline.source.inputs import SUFFIXES, TEXT_SUFFIXES, expand, expand_sets
+from pipeline.source.opening import COMPRESSED
 from pipeline.source.reading import read_chunk
 from pipeline.source.sampling import choose
 from pipeline.source.scan import scan
 from pipeline.source.settings import Source, SourceSet
-from pipeline.source.unpack import unpack
 
 __all__ = [
+    "COMPRESSED",
     "SUFFIXES",
     "TEXT_SUFFIXES",
     "Chunk",
@@ -20,5 +21,4 @@ __all__ = [
     "expand_sets",
     "read_chunk",
     "scan",
-    "unpack",
 ]

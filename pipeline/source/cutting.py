@@ -1,160 +1,169 @@
-"""Where a file of records can be cut: after lines, or between the elements of one JSON array."""
+"""Where a stream of bytes can be cut into chunks, as it goes by: after lines, or between values."""
 
 import hashlib
-import json
-import mmap
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO, Final, Literal
+from itertools import pairwise
+from typing import Final, Literal
+
+from pipeline.source.elements import BLANK
 
 BLOCK: Final = 1 << 20
-BLANK: Final = b" \t\r\n"
 BOM: Final = b"\xef\xbb\xbf"
-_TOKEN: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]|,|[^\s"\[\]{},]+', re.DOTALL)
-_OPENING: Final = {b"]": b"[", b"}": b"{"}
+PARTS: Final = 16
+"""Of a shard: the smallest that the end of a file is cut into is one of so many."""
 
-Container = Literal["lines", "array"]
+Container = Literal["lines", "array", "document", "whole"]
+"""Lines; one array of records; records one after the other, over any number of lines; or one record that is all of the file."""
+Read = Callable[[int], bytes]
+"""Gives the next bytes of a stream, at most so many; none at the end."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cut:
-    """A stretch of a file: whole lines, or whole elements."""
+    """A stretch of a file: whole lines, or whole records."""
 
     start: int
     end: int
     line: int
-    """Number of its first line or element, from 1."""
+    """Number of its first line or record, from 1."""
     sha256: str
-    n_elements: int = 0
-    """Elements of an array, or lines, blank ones too."""
-    is_torn: bool = False
-    """The array ends here without its closing bracket."""
+    n_elements: int
+    """Its records, or lines, blank ones too."""
+    held: bytes | bytearray
+    """Its first bytes, as many as are ever read of it: see most_held."""
+    torn: str | None = None
+    """Why the file ends here though it should not."""
+    is_last: bool = False
 
 
-def container_of(file: IO[bytes], name: str, cap: int) -> Container:
-    """Return whether `file` is lines or one array.
+def most_held(shard_bytes: int, cap: int) -> int:
+    """Return how many bytes are read of a chunk at most: a shard, one record that is not too long, and a line end."""
+    return shard_bytes + cap + 2
 
-    A file that begins with a bracket is an array, unless its first line is a list of its own and more lines follow. In
-    a file whose name says lines (.jsonl, .ndjson) one broken first line must not decide: it is an array only if the
-    second line is no record of its own and the file ends with the closing bracket.
+
+class Held:
+    """The bytes of a chunk as they come: all of them are counted and hashed, the first `limit` are kept."""
+
+    def __init__(self, start: int, limit: int) -> None:
+        self.start, self.size = start, 0
+        self.data = bytearray()
+        self._limit = limit
+        self._state = hashlib.sha256()
+
+    @property
+    def end(self) -> int:
+        """Return where it ends by now."""
+        return self.start + self.size
+
+    def add(self, data: bytes | memoryview) -> None:
+        """Take the next bytes."""
+        self._state.update(data)
+        self.size += len(data)
+        if (room := self._limit - len(self.data)) > 0:
+            self.data += data[:room]
+
+    def cut(self, line: int, n_elements: int, torn: str | None = None, *, is_last: bool = False) -> Cut:
+        """Return the stretch that its bytes are."""
+        return Cut(
+            start=self.start,
+            end=self.end,
+            line=line,
+            sha256=self._state.hexdigest(),
+            n_elements=n_elements,
+            held=self.data,
+            torn=torn,
+            is_last=is_last,
+        )
+
+
+def cut_lines(read: Read, shard_bytes: int, cap: int) -> Iterator[Cut]:
+    """Yield stretches that cover the file and end with lines, each with the first that ends at or beyond `shard_bytes`.
+
+    What follows the last of these is cut, by the same rule, after a half, a quarter, an eighth and a sixteenth of that, as
+    far as it goes: so what is appended to a file changes little of what was there, and a file has four chunks more at most.
     """
-    head = file.read(BLOCK).removeprefix(BOM).lstrip(BLANK)
-    file.seek(0)
-    if not head.startswith(b"["):
-        return "lines"
-    first, second = _two_lines(file, cap)
-    if _is_json(first):
-        return "lines" if second else "array"
-    says_lines = ".json." not in f"{name}." or name.endswith((".jsonl", ".ndjson"))
-    if says_lines and second and (_is_json(second) or not _ends_with_bracket(file)):
-        return "lines"
-    return "array"
-
-
-def _two_lines(file: IO[bytes], cap: int) -> tuple[bytes, bytes]:
-    found: list[bytes] = []
-    while len(found) < 2 and (line := file.readline(cap)):
-        if line.strip(BLANK + BOM):
-            found.append(line.removeprefix(BOM))
-    file.seek(0)
-    return (*found, b"", b"")[0], (*found, b"", b"")[1]
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
-
-
-def _ends_with_bracket(file: IO[bytes]) -> bool:
-    size = file.seek(0, 2)
-    file.seek(max(0, size - BLOCK))
-    tail = file.read()
-    file.seek(0)
-    return tail.rstrip(BLANK).endswith(b"]")
-
-
-def cut_lines(file: IO[bytes], shard_bytes: int) -> Iterator[Cut]:
-    """Yield stretches that end at the first line end at or after every `shard_bytes`, and cover the file."""
     start, line = 0, 1
+    block, at = b"", 0
     while True:
-        state = hashlib.sha256()
-        size = lines = 0
-        last = b""
-        while size < shard_bytes and (block := file.read(min(BLOCK, shard_bytes - size))):
-            state.update(block)
-            size += len(block)
-            lines += block.count(b"\n")
-            last = block[-1:]
-        if not size:
+        held = Held(start, most_held(shard_bytes, cap))
+        borders: list[tuple[int, int]] = []  # (bytes, lines) up to the end of a line at or beyond each sixteenth
+        n_lines, last = 0, b"\n"
+        while len(borders) < PARTS:
+            if at == len(block):
+                block, at = read(BLOCK), 0
+            if not block:
+                break
+            counted, offset = at, at - held.size  # of the chunk's first byte in the block
+            while len(borders) < PARTS:
+                goal = shard_bytes * (len(borders) + 1) // PARTS
+                found = block.find(b"\n", max(at, goal - 1 + offset))
+                if found < 0:
+                    break
+                n_lines += block.count(b"\n", counted, found + 1)
+                counted = found + 1
+                borders.append((found + 1 - offset, n_lines))
+            end = counted if len(borders) == PARTS else len(block)
+            n_lines += block.count(b"\n", counted, end)
+            held.add(memoryview(block)[at:end])
+            at, last = end, block[end - 1 : end]
+        if not held.size:
             return
-        while last != b"\n" and (rest := file.readline(BLOCK)):  # to the end of the line, however long
-            state.update(rest)
-            size += len(rest)
-            last = rest[-1:]
-            lines += last == b"\n"
-        yield Cut(start, start + size, line, state.hexdigest(), lines + (last != b"\n"))
-        start += size
-        line += lines
+        n_lines += last != b"\n"
+        if len(borders) < PARTS and held.size < shard_bytes:
+            yield from cut_tail(held, borders, n_lines, line)
+        else:
+            yield held.cut(line, n_lines)
+        start += held.size
+        line += n_lines
 
 
-def cut_array(file: IO[bytes], shard_bytes: int) -> Iterator[Cut]:
-    """Yield stretches of whole elements; each begins where the one before ended."""
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        start = data.find(b"[") + 1
-        line, count, end = 1, 0, start
-        elements = Elements(data, start)
-        for end in elements:
-            count += 1
-            if end - start >= shard_bytes:
-                yield Cut(start, end, line, _sha256(data, start, end), count)
-                start, line, count = end, line + count, 0
-        if count or elements.is_torn:
-            yield Cut(start, end, line, _sha256(data, start, end), count, elements.is_torn)
+def cut_tail(held: Held, borders: list[tuple[int, int]], n_lines: int, line: int) -> Iterator[Cut]:
+    """Yield the end of a file, less than a shard, in parts of a half, a quarter, an eighth and a sixteenth, as far as it goes.
 
-
-def _sha256(data: mmap.mmap, start: int, end: int) -> str:
-    with memoryview(data) as view, view[start:end] as part:
-        return hashlib.sha256(part).hexdigest()
-
-
-class Elements:
-    """The ends of the elements in the inside of an array; after the last, `is_torn` says whether its end is missing.
-
-    Elements are what stands between commas outside all brackets. A broken one keeps its bytes, and ingest says what is
-    wrong with it; a bracket of the wrong kind, or one too many, does not carry over into the next element.
+    `borders` are the bytes and lines up to where it could be cut, at or beyond each of as many PARTS as it has.
     """
+    cuts = [(0, 0)]
+    part = PARTS // 2
+    place = 0
+    while part:
+        if len(borders) & part:
+            place += part
+            cuts.append(borders[place - 1])
+        part //= 2
+    cuts.append((held.size, n_lines))
+    for (low, before), (high, after) in pairwise(cuts):
+        if high > low:
+            data = held.data[low:high]
+            yield Cut(
+                start=held.start + low,
+                end=held.start + high,
+                line=line + before,
+                sha256=hashlib.sha256(data).hexdigest(),
+                n_elements=after - before,
+                held=data,
+            )
 
-    def __init__(self, data: bytes | mmap.mmap, position: int) -> None:
-        self._data, self._position = data, position
-        self.is_torn = False
 
-    def __iter__(self) -> Iterator[int]:
-        stack: list[bytes] = []
-        has_content = False
-        closing: int | None = None  # end of a bracket that closes the array, unless something follows it
-        end = self._position
-        for match in _TOKEN.finditer(self._data, self._position):
-            token = match[0]
-            if closing is not None:
-                has_content, end, closing = True, closing, None
-            if not stack and token == b",":
-                if has_content:
-                    yield end
-                has_content = False
-                continue
-            if not stack and token == b"]":
-                closing = match.end()
-                continue
-            if token in (b"[", b"{"):
-                stack.append(token)
-            elif token in _OPENING and _OPENING[token] in stack:
-                while stack.pop() != _OPENING[token]:
-                    pass
-            has_content, end = True, match.end()
-        if has_content:
-            yield end
-        self.is_torn = closing is None and not stack
+def cut_whole(read: Read, shard_bytes: int, cap: int) -> Iterator[Cut]:
+    """Yield the file as one stretch that is one record."""
+    held = Held(0, most_held(shard_bytes, cap))
+    while block := read(BLOCK):
+        held.add(block)
+    yield held.cut(1, 1, is_last=True)
+
+
+__all__ = [
+    "BLANK",
+    "BLOCK",
+    "BOM",
+    "PARTS",
+    "Container",
+    "Cut",
+    "Held",
+    "Read",
+    "cut_lines",
+    "cut_tail",
+    "cut_whole",
+    "most_held",
+]

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.source.opening import COMPRESSED
 from pipeline.source.settings import Source
 from schemas.settings import ConfigError
 from stages.ingest.rules import NO_RULES, rules_text
 
-SUFFIXES: Final = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
-TEXT_SUFFIXES: Final = (".txt", ".txt.gz")
+_PACKED: Final = ("", *COMPRESSED)
+SUFFIXES: Final = tuple(kind + packed for packed in _PACKED for kind in (".jsonl", ".ndjson", ".json"))
+TEXT_SUFFIXES: Final = tuple(".txt" + packed for packed in _PACKED)
 """Lines of plain text: they can be compared with, but hold no conversations."""
 
 

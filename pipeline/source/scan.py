@@ -1,41 +1,124 @@
 """Files cut into chunks."""
 
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from pipeline.source.chunk import Chunk, SourceError
-from pipeline.source.cutting import container_of, cut_array, cut_lines
+from pipeline.source.compressed import Gzip, Zstd
+from pipeline.source.containers import container_of, enough, refuse_wide
+from pipeline.source.cutting import BLOCK, BOM, Container, Cut, cut_lines, cut_whole
+from pipeline.source.elements import BLANK, indent_of
 from pipeline.source.inputs import TEXT_SUFFIXES
+from pipeline.source.opening import COMPRESSED, Ahead, Counted, open_file
 from pipeline.source.settings import Source
-from pipeline.source.unpack import unpack
+from pipeline.source.spool import write_piece
+from pipeline.source.values import SMALL, cut_values
+
+Watch = Callable[[int, int], None]
+"""Told how many bytes of a file have been read, of how many, as they lie on disk."""
 
 
-def scan(path: str, config: Source, spool_dir: Path, rules: str | None = None) -> list[Chunk]:
-    """Return the chunks of the file at `path`, in order; a compressed one is unpacked into `spool_dir` on the way.
+def unwatched(done: int, total: int) -> None:
+    """Say nothing."""
 
-    Chunks of lines end at the first line end at or after every `shard_bytes`, so appending to a file leaves all but its
-    last chunk as they were. Raises SourceError when the file cannot be read or unpacked.
+
+def scan(
+    path: str,
+    config: Source,
+    spool_dir: Path,
+    rules: str | None = None,
+    *,
+    at: str | None = None,
+    watch: Watch = unwatched,
+    needed: Collection[int] | None = None,
+) -> list[Chunk]:
+    """Return the chunks of the file at `path`, in order, which lies at `at` if given.
+
+    A compressed file is unpacked as it is read, each chunk into a piece of its own in `spool_dir`; with `needed`, only
+    those that begin there. Chunks of lines end at the first line end at or after every `shard_bytes`, so appending to a
+    file leaves all but its last few as they were. Raises SourceError when the file cannot be read, or nothing of it be unpacked.
     """
+    place = at or path
     try:
-        readable = unpack(path, spool_dir) if path.endswith(".gz") else Path(path)
-        with readable.open("rb") as file:
-            is_text = path.endswith(TEXT_SUFFIXES)
-            container = "lines" if is_text else container_of(file, path.removesuffix(".gz"), config.max_line_bytes)
-            cuts = list((cut_array if container == "array" else cut_lines)(file, config.shard_bytes))
+        file, total = open_file(place)
+        with Counted(file, lambda done: watch(done, total)) as raw:
+            stream = _unpacked(path, place, raw)
+            text = Ahead(raw.read if stream is None else stream.read)
+            way = _way(path, text, config)
+            chunks = []
+            for cut in way.cuts:
+                spool, sha256 = None, ""
+                if stream is not None and (needed is None or cut.start in needed):
+                    spool, sha256 = write_piece(spool_dir, path, cut.start, cut.held)
+                chunks.append(
+                    Chunk(
+                        path=path,
+                        container=way.container,
+                        start=cut.start,
+                        end=cut.end,
+                        line=cut.line,
+                        sha256=cut.sha256,
+                        n_elements=cut.n_elements,
+                        torn=cut.torn,
+                        is_last=cut.is_last,
+                        indent=way.indent,
+                        rules=rules,
+                        at=at,
+                        spool=spool,
+                        spool_sha256=sha256,
+                    )
+                )
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
-    spool = None if readable == Path(path) else str(readable)
-    return [
-        Chunk(
-            path=path,
-            container=container,
-            start=cut.start,
-            end=cut.end,
-            line=cut.line,
-            sha256=cut.sha256,
-            n_elements=cut.n_elements,
-            is_torn=cut.is_torn,
-            rules=rules,
-            spool=spool,
-        )
-        for cut in cuts
-    ]
+    if stream is not None and stream.broken:
+        if not chunks:
+            raise SourceError(f"{path}: nothing can be unpacked: {stream.broken}. Get the file again, or take it out")
+        chunks[-1] = msgspec.structs.replace(chunks[-1], torn=stream.broken)
+    return chunks
+
+
+class _Way(NamedTuple):
+    """How a file is cut."""
+
+    container: Container
+    indent: str | None
+    cuts: Iterator[Cut]
+
+
+def _way(path: str, text: Ahead, config: Source) -> _Way:
+    shard_bytes, cap = config.shard_bytes, config.max_line_bytes
+    head = text.peek(BLOCK)
+    refuse_wide(head, path)
+    name = without_compression(path)
+    while not path.endswith(TEXT_SUFFIXES) and not enough(head, cap):
+        before = len(head)
+        head = text.peek(2 * before)
+        if len(head) == before:
+            break
+    container: Container = "lines" if path.endswith(TEXT_SUFFIXES) else container_of(head, name)
+    if container == "lines":
+        return _Way(container, None, cut_lines(text.read, shard_bytes, cap))
+    if container == "whole":
+        return _Way(container, None, cut_whole(text.read, shard_bytes, cap))
+    inside = head[:BLOCK].removeprefix(BOM).lstrip(BLANK)
+    indent = indent_of(inside.removeprefix(b"["), container)
+    is_small = len(head) < SMALL
+    cuts = cut_values(text.read, container, indent, shard_bytes, cap, is_small=is_small)
+    return _Way(container, None if indent is None else indent.decode(), cuts)
+
+
+def without_compression(path: str) -> str:
+    """Return a file's name as it would be if the file were not compressed."""
+    return next((path.removesuffix(end) for end in COMPRESSED if path.endswith(end)), path)
+
+
+def _unpacked(path: str, place: str, raw: Counted) -> Gzip | Zstd | None:
+    """Return what unpacks an open file, None for one that is not compressed."""
+    if path.endswith(".gz"):
+        return Gzip(raw)
+    if path.endswith(".zst"):
+        return Zstd(raw, lambda: Counted(open_file(place)[0]))
+    return None

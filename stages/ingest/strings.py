@@ -12,7 +12,7 @@ _NAMES_NEIGHBOUR: Final = {"role": "content", "from": "value", "type": "text"}
 
 def is_plain(source: str) -> bool:
     """Tell whether the lines of a file are text as it stands, not JSON."""
-    return source.removesuffix(".gz").endswith(".txt")
+    return source.removesuffix(".gz").removesuffix(".zst").endswith(".txt")
 
 
 def read_plain(raw: bytes) -> Conversation:

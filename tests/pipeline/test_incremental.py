@@ -9,6 +9,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.graph import NAMES
 from pipeline.run import Built, build
+from schemas.manifest import read_manifests
 from tests.corpus import shards_of, write_config, write_corpus
 
 AFTER_CLUSTERS = NAMES[NAMES.index("dedup") :]
@@ -48,15 +49,25 @@ def equals_a_build_from_scratch(config: Path, run: Path) -> bool:
     return shards_of(run) == grown
 
 
-def test_appended_rows_leave_the_old_shards_as_they_are(tmp_path, corpus, config):
+def chunks_of(run: Path) -> list[str]:
+    """Return by what each shard's chunk is known, in order."""
+    known: list[str] = json.loads((run / "layout.json").read_text())
+    return known
+
+
+@pytest.mark.parametrize("n_new", [3, 40])
+def test_appended_rows_leave_the_old_shards_as_they_are(tmp_path, corpus, config, n_new):
     run = tmp_path / "run"
-    last = build(load_config(config)).n_shards - 1
-    assert last > 5
+    n_before = build(load_config(config)).n_shards
     before = {stage: identities(run, stage) for stage in NAMES}
+    chunks, manifests = chunks_of(run), read_manifests(run)
     n_entries = len(diary(run))
-    new = write_corpus(tmp_path / "new.jsonl", 40, seed=9).read_text()
+    size = corpus.stat().st_size
+    new = write_corpus(tmp_path / "new.jsonl", n_new, seed=9).read_text()
     corpus.write_text(corpus.read_text() + new)
     built = build(load_config(config))
+    last = len([None for old, now in zip(chunks, chunks_of(run), strict=False) if old == now])
+    assert n_before > last >= n_before - 5 > 5
     fresh = list(range(last, built.n_shards))
     assert [entry["shard"] for entry in diary(run)[n_entries:] if entry["stage"] == "signatures"] == fresh
     assert computed(built, "signatures") == computed(built, "ingest") == fresh
@@ -65,6 +76,12 @@ def test_appended_rows_leave_the_old_shards_as_they_are(tmp_path, corpus, config
         after = identities(run, stage)
         for shard in range(last):
             assert of_shard(after, shard) == of_shard(before[stage], shard), (stage, shard)
+    keys = [shard.key for shard in manifests["ingest"].shards]
+    assert [shard.key for shard in read_manifests(run)["ingest"].shards[:last]] == keys[:last]
+    rows = [shard.rows_in for shard in read_manifests(run)["ingest"].shards[last:]]
+    assert (
+        sum(rows) <= n_new + 300 * load_config(config).source.shard_bytes // size + 1
+    )  # what is new, and less than a shard
     assert {shard for stage in AFTER_CLUSTERS for shard in computed(built, stage)} == set(fresh)
     assert equals_a_build_from_scratch(config, run)
 

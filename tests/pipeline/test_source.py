@@ -1,26 +1,16 @@
-import gzip
-import json
-from pathlib import Path
+import hashlib
+from collections.abc import Iterator
+from io import BytesIO
+from itertools import chain, repeat
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.source import Chunk, Source, SourceError, expand, read_chunk, scan
+from pipeline.source.cutting import cut_lines
 from schemas.settings import ConfigError
-
-SMALL = Source(shard_bytes=1 << 10, max_line_bytes=1 << 12)
-
-
-def read(path: Path, config: Source = SMALL) -> list[tuple[int, int, bytes | None]]:
-    """All (line, offset, raw) of a file, through its chunks."""
-    chunks = scan(str(path), config, path.parent / "spool")
-    return [row for chunk in chunks for row in read_chunk(chunk, config).select("line", "offset", "raw").iter_rows()]
-
-
-def write(path: Path, data: bytes) -> Path:
-    path.write_bytes(data)
-    return path
+from tests.pipeline.source_files import SMALL, read, write
 
 
 def test_lines_keep_their_number_offset_and_bytes(tmp_path):
@@ -45,14 +35,40 @@ def test_chunks_end_at_line_ends_and_cover_the_file(tmp_path):
     assert b"".join(raw for _, _, raw in read(path)) == data
 
 
-def test_appending_leaves_all_chunks_but_the_last_as_they_were(tmp_path):
-    path = write(tmp_path / "a.jsonl", b"".join(b'{"n": %d}\n' % i for i in range(1000)))
-    before = scan(str(path), SMALL, tmp_path)
-    with path.open("ab") as file:
-        file.write(b'{"n": "new"}\n' * 10)
-    after = scan(str(path), SMALL, tmp_path)
-    assert [chunk.digest() for chunk in after[: len(before) - 1]] == [chunk.digest() for chunk in before[:-1]]
-    assert after[len(before) - 1].digest() != before[-1].digest()
+def test_appending_leaves_all_but_little_of_the_end_as_it_was(tmp_path):
+    line = b'{"n": 1}\n'  # 9 bytes
+    for n in range(900, 1100, 7):
+        path = write(tmp_path / "a.jsonl", line * n)
+        before = scan(str(path), SMALL, tmp_path)
+        with path.open("ab") as file:
+            file.write(line * (n // 100))
+        after = scan(str(path), SMALL, tmp_path)
+        assert b"".join(raw for _, _, raw in read(path) if raw) == line * (n + n // 100)
+        full = [chunk for chunk in before if chunk.end - chunk.start >= SMALL.shard_bytes]
+        assert [chunk.digest() for chunk in after[: len(full)]] == [chunk.digest() for chunk in full]
+        assert len(before) <= len(full) + 5
+        known = {chunk.digest() for chunk in before}
+        fresh = sum(chunk.end - chunk.start for chunk in after if chunk.digest() not in known)
+        assert fresh <= len(line) * (n // 100) + SMALL.shard_bytes
+
+
+def test_what_follows_the_last_full_chunk_is_cut_at_binary_fractions(tmp_path):
+    line = b'{"n": 12345678}\n'  # 16 bytes; a sixteenth is four of them
+    sizes = {
+        3: [3],
+        4: [4],
+        5: [4, 1],
+        31: [16, 8, 4, 3],
+        63: [32, 16, 8, 4, 3],
+        64: [64],
+        64 + 33: [64, 32, 1],
+        128 + 2: [64, 64, 2],
+    }
+    for n, wanted in sizes.items():
+        chunks = scan(str(write(tmp_path / "a.jsonl", line * n)), SMALL, tmp_path)
+        assert [(chunk.end - chunk.start) // 16 for chunk in chunks] == wanted
+        assert [chunk.n_elements for chunk in chunks] == wanted
+        assert [chunk.line for chunk in chunks] == [1 + sum(wanted[:i]) for i in range(len(wanted))]
 
 
 def test_one_changed_byte_changes_one_chunk(tmp_path):
@@ -70,85 +86,6 @@ def test_a_line_beyond_the_cap_is_named_and_its_neighbours_are_read(tmp_path):
         assert [(line, raw) for line, _, raw in rows] == [(1, b'{"a": 1}\n'), (2, None), (3, b'{"b": 2}\n')]
 
 
-def test_a_gzip_file_reads_as_what_it_holds(tmp_path):
-    data = b"".join(b'{"n": %d}\n' % i for i in range(500))
-    plain = read(write(tmp_path / "a.jsonl", data))
-    assert read(write(tmp_path / "a.jsonl.gz", gzip.compress(data))) == plain
-    two_members = gzip.compress(data[:1000]) + gzip.compress(data[1000:])
-    assert read(write(tmp_path / "b.jsonl.gz", two_members)) == plain
-
-
-@pytest.mark.parametrize(
-    "data",
-    # mtime: the bytes are in the tests' names, which must be the same in every process that collects them
-    [b"no gzip", gzip.compress(b"x" * 100_000, mtime=0)[:-20], gzip.compress(b"abc", mtime=0)[:5]],
-)
-def test_a_broken_gzip_file_is_named(tmp_path, data):
-    with pytest.raises(SourceError, match=r"a\.jsonl\.gz"):
-        read(write(tmp_path / "a.jsonl.gz", data))
-
-
-def test_the_elements_of_an_array_are_its_records(tmp_path):
-    records = [{"n": i, "text": 'a "quoted" ] } , [ { \\ text'} for i in range(100)]
-    for indent in (None, 2):
-        data = json.dumps(records, indent=indent).encode()
-        rows = read(write(tmp_path / "a.json", data))
-        assert [json.loads(raw) for _, _, raw in rows] == records
-        assert [line for line, _, _ in rows] == list(range(1, 101))
-        assert all(data[offset : offset + len(raw)] == raw for _, offset, raw in rows)
-
-
-def test_a_broken_element_does_not_hide_the_others(tmp_path):
-    rows = read(write(tmp_path / "a.json", b'[{"a": 1}, {"b": nonsense}, 7,, {"c": 3}, {"d": "cut'))
-    assert [raw for _, _, raw in rows] == [b'{"a": 1}', b'{"b": nonsense}', b"7", b'{"c": 3}', b'{"d": "cut']
-
-
-def test_the_content_decides_between_array_and_lines(tmp_path):
-    lists = b'[{"role": "user"}]\n[{"role": "bot"}]\n'
-    assert [raw for _, _, raw in read(write(tmp_path / "a.json", lists))] == lists.splitlines(keepends=True)
-    assert [raw for _, _, raw in read(write(tmp_path / "a.jsonl", b'[{"a": 1}, {"a": 2}]\n'))] == [
-        b'{"a": 1}',
-        b'{"a": 2}',
-    ]
-    assert read(write(tmp_path / "a.json", b'{"a": 1}\n')) == [(1, 0, b'{"a": 1}\n')]
-
-
-@pytest.mark.parametrize("first", [b"[oops", b'[{"role": "user", "con', b"[1, 2", b"\n[1, 2]"])
-def test_one_broken_first_line_does_not_turn_lines_into_an_array(tmp_path, first):
-    data = first + b"\n" + b'{"a": 1}\n' * 50
-    assert len(read(write(tmp_path / "a.jsonl", data))) == 51
-
-
-def test_a_bracket_too_many_costs_its_own_element_only(tmp_path):
-    for broken in (b'{"n": 3}}', b'{"n": 3]}', b'{"n": [3}', b'{"n": 3}]'):
-        parts = [b'{"n": %d}' % i for i in range(100)]
-        parts[3] = broken
-        raws = [raw for _, _, raw in read(write(tmp_path / "a.json", b"[" + b", ".join(parts) + b"]"))]
-        assert raws == parts, broken
-
-
-def test_what_follows_the_end_of_an_array_is_not_lost(tmp_path):
-    raws = [raw for _, _, raw in read(write(tmp_path / "a.json", b'[{"a": 1}, {"a": 2}][{"b": 1}, {"b": 2}]'))]
-    assert raws[0] == b'{"a": 1}'
-    assert b"".join(raws[1:]).count(b'"b"') == 2
-
-
-@pytest.mark.parametrize("data", [b'[{"a": 1}, {"a": 2}', b'[{"a": 1},\n{"a": 2},\n', b'[{"a": 1}, {"a": 2}\n'])
-def test_an_array_that_was_cut_off_has_a_record_that_says_so(tmp_path, data):
-    assert read(write(tmp_path / "a.json", data)) == [
-        (1, 1, b'{"a": 1}'),
-        (2, data.index(b'{"a": 2}'), b'{"a": 2}'),
-        (3, data.rindex(b"}") + 1, b""),
-    ]
-
-
-def test_an_element_beyond_the_cap_is_one_record_whatever_its_text_looks_like(tmp_path):
-    elements = [b'{"a": 1}', b'{"a": "' + b"}]} , 1, 2, " * 3000 + b'"}', b'{"a": 3}']
-    config = Source(shard_bytes=1 << 10, max_line_bytes=1 << 12)
-    rows = read(write(tmp_path / "a.json", b"[" + b",".join(elements) + b"]"), config)
-    assert [(line, raw) for line, _, raw in rows] == [(1, elements[0]), (2, None), (3, elements[2])]
-
-
 def test_a_line_of_exactly_the_cap_is_read_with_or_without_its_end(tmp_path):
     line = b'{"a": "' + b"x" * (4096 - 9) + b'"}'
     assert len(line) == SMALL.max_line_bytes
@@ -158,24 +95,27 @@ def test_a_line_of_exactly_the_cap_is_read_with_or_without_its_end(tmp_path):
 
 def test_a_file_that_changes_after_the_scan_is_refused(tmp_path):
     path = write(tmp_path / "a.jsonl", b'{"a": 1}\n' * 20)
-    (chunk,) = scan(str(path), SMALL, tmp_path)
+    (chunk,) = scan(str(path), Source(), tmp_path)
     write(path, b'{"a": 2}\n' * 20)
     with pytest.raises(SourceError, match=r"a\.jsonl: bytes 0 to 180 changed while"):
-        read_chunk(chunk, SMALL)
-
-
-def test_half_an_unpacked_file_is_never_taken_for_the_whole(tmp_path):
-    data = b'{"n": 1}\n' * 500
-    packed = write(tmp_path / "a.jsonl.gz", gzip.compress(data))
-    (chunk, *_) = scan(str(packed), SMALL, tmp_path / "spool")
-    Path(chunk.spool).write_bytes(data[:100])
-    with pytest.raises(SourceError, match="changed while"):
-        read_chunk(chunk, SMALL)
+        read_chunk(chunk, Source())
 
 
 def test_an_empty_file_has_no_chunks(tmp_path):
     assert scan(str(write(tmp_path / "a.jsonl", b"")), SMALL, tmp_path) == []
     assert read(write(tmp_path / "b.json", b"[]")) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+def test_a_file_of_two_or_four_bytes_a_character_is_refused_with_what_to_do(tmp_path, encoding):
+    text = '{"messages": [{"role": "user", "content": "文"}]}\n'
+    for data in (text.encode(encoding), b"" if encoding[-2:] in ("le", "be") else "\ufeff".encode(encoding)):
+        if data:
+            path = write(tmp_path / "a.jsonl", data)
+            with pytest.raises(
+                SourceError, match=r"a\.jsonl: its text is UTF-(16|32).E; expected UTF-8.* iconv -f UTF"
+            ):
+                scan(str(path), SMALL, tmp_path)
 
 
 def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeypatch):
@@ -198,9 +138,27 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
 @settings(deadline=None, max_examples=60)
 @given(data=st.lists(st.binary(max_size=600), max_size=12).map(b"\n".join))
 def test_every_byte_of_any_file_lies_in_exactly_one_chunk(tmp_path_factory, data):
+    assume(not data.startswith((b"\xff\xfe", b"\xfe\xff")))
     path = write(tmp_path_factory.mktemp("any") / "a.jsonl", data)
     chunks: list[Chunk] = scan(str(path), SMALL, path.parent)
     if chunks and chunks[0].container == "lines":
         assert b"".join(data[chunk.start : chunk.end] for chunk in chunks) == data
         lines = [line for line in data.split(b"\n") if line.removeprefix(b"\xef\xbb\xbf").strip(b" \t\r")]
         assert len(read(path)) == len(lines)
+
+
+@settings(deadline=None, max_examples=60)
+@given(data=st.binary(max_size=9000).map(lambda data: data.replace(b"a", b"\n")), sizes=st.lists(st.integers(1, 3000)))
+def test_chunks_of_lines_do_not_depend_on_how_the_bytes_come(data, sizes):
+    def cuts(blocks: Iterator[int]) -> list[tuple[int, int, int, int, str]]:
+        stream = BytesIO(data)
+        found = cut_lines(lambda n: stream.read(min(n, next(blocks))), 1 << 10, 1 << 12)
+        return [(cut.start, cut.end, cut.line, cut.n_elements, cut.sha256) for cut in found]
+
+    whole = cuts(repeat(1 << 20))
+    assert cuts(chain(sizes, repeat(700))) == whole
+    assert b"".join(data[start:end] for start, end, *_ in whole) == data
+    for start, end, line, n_lines, sha256 in whole:
+        assert sha256 == hashlib.sha256(data[start:end]).hexdigest()
+        assert line == data[:start].count(b"\n") + 1
+        assert n_lines == len(data[start:end].removesuffix(b"\n").split(b"\n"))

@@ -1,0 +1,91 @@
+"""The bytes of a file, wherever it lies, from the first to the last or from the middle."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, Self
+
+from pipeline.source.chunk import SourceError
+
+COMPRESSED: Final = (".gz", ".zst")
+
+
+class File(Protocol):
+    """An open file."""
+
+    def read(self, n: int, /) -> bytes:
+        """Return the next bytes, at most n; none at the end."""
+
+    def seek(self, position: int, /) -> int:
+        """Go to a position."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def open_file(place: str) -> tuple[File, int]:
+    """Return (the open file at a path, its size in bytes). Raises OSError; SourceError for what is no file, and would block."""
+    path = Path(place)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise SourceError(
+            f"{place}: not a file whose bytes lie on disk (a pipe, a socket or a device); save it to a file first"
+        )
+    return path.open("rb"), path.stat().st_size
+
+
+class Counted:
+    """An open file that knows how far it has been read, and remembers why it could not be."""
+
+    def __init__(self, file: File, watch: Callable[[int], None] | None = None) -> None:
+        self._file, self._watch = file, watch
+        self.done = 0
+        self.closed = False  # as pyarrow asks
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def read(self, n: int = -1, /) -> bytes:
+        """Return the next bytes, at most n."""
+        try:
+            data = self._file.read(n)
+            self.done += len(data)
+            if self._watch is not None:
+                self._watch(self.done)
+        except BaseException as error:  # else what reads through pyarrow would take it for the end of the data
+            self.error = error
+            raise
+        return data
+
+    def close(self) -> None:
+        """Close the file."""
+        self.closed = True
+        self._file.close()
+
+
+class Ahead:
+    """A stream of bytes whose beginning can be looked at before it is read."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+        self._head = b""
+
+    def peek(self, n: int) -> bytes:
+        """Return the first bytes, at least n unless there are fewer; only before any are read."""
+        parts = [self._head]
+        size = len(self._head)
+        while size < n and (block := self._read(n - size)):
+            parts.append(block)
+            size += len(block)
+        self._head = b"".join(parts)
+        return self._head
+
+    def read(self, n: int) -> bytes:
+        """Return the next bytes, at most n."""
+        if not self._head:
+            return self._read(n)
+        data, self._head = self._head[:n], self._head[n:]
+        return data
