@@ -12,49 +12,92 @@ from pipeline.source.sampling import only_sampled
 from pipeline.source.settings import Source
 from pipeline.source.values import find_values
 from schemas.reasons import DropReason
-from schemas.tables import LINES
+
+I64 = NDArray[np.int64]
 
 
 def read_chunk(chunk: Chunk, config: Source) -> pl.DataFrame:
     """Return the lines of `chunk` as schemas.tables.LINES; blank lines are no records, but they are numbered.
 
-    Raises SourceError when the bytes are no longer those that were scanned.
+    No record is copied: all lie where the chunk's bytes were read to. Raises SourceError when the bytes are no longer those
+    that were scanned.
     """
     data = fetch(chunk, config)
     is_cut = len(data) < chunk.end - chunk.start  # inside the last record, which is beyond the cap
     starts, ends = _bounds(data, chunk, config)
-    records = [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
     if chunk.container != "lines":
-        starts += [len(record) - len(record.lstrip(BLANK + b",")) for record in records]
-        records = [record.strip(BLANK + b",") for record in records]
-    if is_cut and chunk.container != "lines" and len(records) < chunk.n_elements:  # it begins behind the cut
-        records, starts = [*records, b"?"], np.append(starts, len(data))
-    lines = chunk.line + np.arange(len(records))
-    keep = [i for i, record in enumerate(records) if 0x20 < record[0] < 0x80 or record.removeprefix(BOM).strip(BLANK)]
-    raws: list[bytes | None] = [
-        None if len(records[i].rstrip(b"\r\n")) > config.max_line_bytes else records[i] for i in keep
-    ]
-    if is_cut:
-        raws[-1] = None
-    sources, numbers, offsets = [chunk.path] * len(keep), lines[keep].tolist(), (starts[keep] + chunk.start).tolist()
-    skips: list[str | None] = [DropReason.LINE_TOO_LONG if raw is None else None for raw in raws]
+        starts, ends = _stripped(data, starts, ends)
+    records = np.flatnonzero(_hold_something(data, starts, ends))
+    if is_cut and chunk.container != "lines" and len(starts) < chunk.n_elements:  # it begins behind the cut
+        records = np.append(records, len(starts))
+        starts, ends = np.append(starts, len(data)), np.append(ends, len(data))
+    is_long = _are_longer(data, starts, ends, config.max_line_bytes)[records]
+    is_long[-1:] |= is_cut
+    starts, ends = starts[records], ends[records]
+    lines = _lines(
+        chunk, records + chunk.line, starts + chunk.start, slices(data, starts, ends), skip=DropReason.LINE_TOO_LONG
+    )
+    if is_long.any():
+        lines = lines.with_columns(raw=pl.when(pl.Series(~is_long)).then("raw"))
+    lines = lines.with_columns(skip=pl.when(pl.col("raw").is_null()).then("skip"))
     if chunk.torn is not None:  # a record of its own, so that a file that was cut off is seen in the funnel
-        sources, raws, skips = [*sources, chunk.path], [*raws, None], [*skips, f"{DropReason.TRUNCATED}: {chunk.torn}"]
-        numbers, offsets = [*numbers, chunk.line + chunk.n_elements], [*offsets, chunk.end]
-    columns = [
-        pa.array(sources, pa.string()),
-        pa.array(numbers, pa.int64()),
-        pa.array(offsets, pa.int64()),
-        pa.array(raws, pa.binary()),
-        pa.array(skips, pa.string()),
-        pa.array([chunk.rules] * len(raws), pa.string()),
-    ]
-    frame = pl.from_arrow(pa.table(columns, schema=LINES))
-    assert isinstance(frame, pl.DataFrame)
-    return only_sampled(frame, chunk)
+        number, offset = np.array([chunk.line + chunk.n_elements]), np.array([chunk.end])
+        nothing = pl.Series([None], dtype=pl.Binary)
+        torn = _lines(chunk, number, offset, nothing, skip=f"{DropReason.TRUNCATED}: {chunk.torn}")
+        lines = pl.concat([lines, torn], rechunk=True)
+    return only_sampled(lines, chunk)
 
 
-def _bounds(data: bytes, chunk: Chunk, config: Source) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _lines(chunk: Chunk, numbers: I64, offsets: I64, raw: pl.Series, *, skip: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            pl.repeat(chunk.path, len(numbers), dtype=pl.String, eager=True).alias("source"),
+            pl.Series("line", numbers, pl.Int64),
+            pl.Series("offset", offsets, pl.Int64),
+            raw.alias("raw"),
+            pl.repeat(skip, len(numbers), dtype=pl.String, eager=True).alias("skip"),
+            pl.repeat(chunk.rules, len(numbers), dtype=pl.String, eager=True).alias("rules"),
+        ]
+    )
+
+
+def slices(data: bytes, starts: I64, ends: I64) -> pl.Series:
+    """Return the stretches of `data` from each start to each end, which follow one another, as views of it."""
+    if not len(starts):
+        return pl.Series([], dtype=pl.Binary)
+    edges = np.stack([starts, ends], axis=1).ravel()  # every other stretch is what lies between two records
+    parts = [None, pa.py_buffer(edges), pa.py_buffer(data)]
+    return pl.Series(pl.from_arrow(pa.Array.from_buffers(pa.large_binary(), len(edges) - 1, parts))).gather_every(2)
+
+
+def _stripped(data: bytes, starts: I64, ends: I64) -> tuple[I64, I64]:
+    """Return the same bounds without what stands between records."""
+    between = BLANK + b","
+    records = [data[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
+    begins = starts + np.array([len(record) - len(record.lstrip(between)) for record in records], np.int64)
+    return begins, begins + np.array([len(record.strip(between)) for record in records], np.int64)
+
+
+def _hold_something(data: bytes, starts: I64, ends: I64) -> NDArray[np.bool_]:
+    """Return which stretches are not blank; a byte order mark is."""
+    if not len(starts):
+        return np.zeros(0, np.bool_)
+    first = np.frombuffer(data, np.uint8)[starts] if len(data) else np.zeros(len(starts), np.uint8)
+    found: NDArray[np.bool_] = (first > 0x20) & (first != BOM[0]) & (ends > starts)
+    for i in np.flatnonzero(~found).tolist():
+        found[i] = bool(data[starts[i] : ends[i]].removeprefix(BOM).strip(BLANK))
+    return found
+
+
+def _are_longer(data: bytes, starts: I64, ends: I64, most: int) -> NDArray[np.bool_]:
+    """Return which stretches have more than `most` bytes, the end of a line not counted."""
+    found: NDArray[np.bool_] = ends - starts > most
+    for i in np.flatnonzero(found).tolist():
+        found[i] = len(data[starts[i] : ends[i]].rstrip(b"\r\n")) > most
+    return found
+
+
+def _bounds(data: bytes, chunk: Chunk, config: Source) -> tuple[I64, I64]:
     """Return where records begin and end in a chunk's bytes."""
     if chunk.container == "lines":
         ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0x0A) + 1
