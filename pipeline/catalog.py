@@ -1,5 +1,6 @@
 """The chunks of all inputs, found anew at each build; only unpacking a compressed file twice is avoided."""
 
+import hashlib
 import shutil
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,10 @@ import msgspec
 from pipeline.keys import READER, closure, digest
 from pipeline.plan import Task
 from pipeline.progress import Progress
-from pipeline.source import COMPRESSED, SUFFIXES, Chunk, Source, SourceError, choose, expand_sets, scan
-from schemas.files import sha256_of, write_if_changed
+from pipeline.source import COMPRESSED, SUFFIXES, Chunk, Source, SourceError, choose, expand_sets, scan, without_query
+from pipeline.source.cutting import BLOCK
+from pipeline.source.opening import open_file
+from schemas.files import write_if_changed
 
 
 class _Packed(msgspec.Struct, frozen=True):
@@ -40,7 +43,7 @@ class Catalog:
         chunks: list[Chunk] = []
         for path in self.paths:
             watch = partial((progress or Progress()).scanning, path)
-            if path.endswith(COMPRESSED):
+            if without_query(path).endswith(COMPRESSED):
                 key = digest(self._packed_key(path), self._rules[path] or "")
                 entry = packed.get(path)
                 if entry is None or entry.key != key:
@@ -94,4 +97,19 @@ class Catalog:
     def _packed_key(self, path: str) -> str:
         code, _ = closure(READER)
         sizes = f"{self._config.shard_bytes} {self._config.max_line_bytes}"
-        return digest(sha256_of(Path(path)), sizes, str(self._spool), *(sha256 for _, sha256 in code))
+        return digest(_sha256(path), sizes, str(self._spool), *(sha256 for _, sha256 in code))
+
+
+def _sha256(path: str) -> str:
+    """Return the hash of a file's bytes, wherever it lies. Raises SourceError."""
+    state = hashlib.sha256()
+    try:
+        file, _ = open_file(path)
+        try:
+            while block := file.read(BLOCK):
+                state.update(block)
+        finally:
+            file.close()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return state.hexdigest()

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from pipeline.source import Source, expand, read_chunk, scan
+from pipeline.source import Source, expand, identity, read_chunk, scan
 from schemas.reasons import DropReason
 from schemas.settings import ConfigError
 from stages.ingest.decode import BOM, MAX_DEPTH, LineError, decode_line
@@ -107,7 +107,7 @@ def check_output(output: str, inputs: Sequence[str]) -> None:
         raise ConfigError(f"--output {output}: there is no directory {path.parent}; make it first")
     if path.is_dir():
         raise ConfigError(f"--output {output}: this is a directory; name a file in it")
-    if path.exists() and any(path.samefile(name) for name in expand(inputs)[0]):
+    if path.exists() and any(identity(output) == identity(name) for name in expand(inputs)[0]):
         raise ConfigError(f"--output {output}: this is an input, which is never overwritten; name another file")
 
 

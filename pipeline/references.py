@@ -21,7 +21,7 @@ from pipeline.pool import Workers
 from pipeline.progress import Progress
 from pipeline.refresh import Refresh, unfinish
 from pipeline.relocate import relocate
-from pipeline.source import SUFFIXES, TEXT_SUFFIXES, Chunk, SourceError, expand
+from pipeline.source import SUFFIXES, TEXT_SUFFIXES, Chunk, SourceError, expand, identity
 from pipeline.store import Store
 from schemas.manifest import REFERENCES_DIRECTORY, Manifest, ShardRecord
 from schemas.settings import ConfigError
@@ -57,7 +57,7 @@ def find_references(stage: Stage, config: Config, inputs: Sequence[str]) -> list
     """
     chain = _chain(stage.reads[0])
     last, settings = chain[-1], _settings(chain, config)
-    own = {_identity(Path(path)): path for path in inputs}
+    own = {identity(path): path for path in inputs}
     found = []
     for name in stage.references:
         where = f"[{stage.name}] {name}"
@@ -183,13 +183,8 @@ def _refuse_empty(reference: Reference, path: str, records: Mapping[str, Sequenc
         )
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
-
-
-def _refuse_own(own: Mapping[tuple[int, int], str], path: str, subject: str) -> None:
-    if (mine := own.get(_identity(Path(path)))) is not None:
+def _refuse_own(own: Mapping[tuple[str, str], str], path: str, subject: str) -> None:
+    if (mine := own.get(identity(path))) is not None:
         raise ConfigError(
             f"{subject} is an input of this run ({mine}): all of its rows would be found similar to themselves. Leave it out of "
             "one of the two"

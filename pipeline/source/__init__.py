@@ -7,6 +7,7 @@ from pipeline.source.reading import read_chunk
 from pipeline.source.sampling import choose
 from pipeline.source.scan import scan
 from pipeline.source.settings import Source, SourceSet
+from pipeline.source.urls import identity, without_query
 
 __all__ = [
     "COMPRESSED",
@@ -19,6 +20,8 @@ __all__ = [
     "choose",
     "expand",
     "expand_sets",
+    "identity",
     "read_chunk",
     "scan",
+    "without_query",
 ]

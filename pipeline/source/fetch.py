@@ -2,6 +2,7 @@
 
 import hashlib
 
+from pipeline.source import delimited_chunks
 from pipeline.source.chunk import Chunk, SourceError
 from pipeline.source.cutting import BLOCK, most_held
 from pipeline.source.opening import open_file
@@ -15,7 +16,8 @@ def fetch(chunk: Chunk, config: Source) -> bytes:
     Raises SourceError when they are no longer those that were scanned.
     """
     size = chunk.end - chunk.start
-    held = min(size, most_held(config.shard_bytes, config.max_line_bytes))
+    limit = delimited_chunks.most_held if chunk.container == "delimited" else most_held
+    held = min(size, limit(config.shard_bytes, config.max_line_bytes))
     try:
         data, sha256 = _unpacked(chunk, held) if chunk.spool else _ranged(chunk, size, held)
     except OSError as error:
@@ -38,7 +40,7 @@ def _unpacked(chunk: Chunk, held: int) -> tuple[bytes, str]:
 
 
 def _ranged(chunk: Chunk, size: int, held: int) -> tuple[bytes, str]:
-    file, _ = open_file(chunk.at or chunk.path)
+    file, _ = open_file(chunk.at or chunk.path, from_start=False)
     try:
         file.seek(chunk.start)
         data = file.read(held)

@@ -1,17 +1,21 @@
 """Which files the inputs name."""
 
 import glob
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pipeline.source.opening import COMPRESSED
 from pipeline.source.settings import Source
+from pipeline.source.urls import identity, is_url, without_query
 from schemas.settings import ConfigError
 from stages.ingest.rules import NO_RULES, rules_text
 
 _PACKED: Final = ("", *COMPRESSED)
-SUFFIXES: Final = tuple(kind + packed for packed in _PACKED for kind in (".jsonl", ".ndjson", ".json"))
+_KINDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
+SUFFIXES: Final = tuple(kind + packed for packed in _PACKED for kind in _KINDS)
+DELIMITED_SUFFIXES: Final = (".csv", ".tsv")
 TEXT_SUFFIXES: Final = tuple(".txt" + packed for packed in _PACKED)
 """Lines of plain text: they can be compared with, but hold no conversations."""
 
@@ -26,33 +30,69 @@ def expand(
     """
     if not inputs:
         raise ConfigError("[source] inputs is empty: name files, directories or globs, or give --input PATH")
-    paths: dict[tuple[int, int], str] = {}  # the same file under two names is read once
+    paths: dict[tuple[str, str], str] = {}  # the same file under two names is read once
     ignored: list[str] = []
     for given in inputs:
         if not given.strip():  # it would be the current directory: a variable of the shell that is not set
             raise ConfigError(
                 f"{what} {given!r}: expected the path of a file, a directory or a glob, got an empty text"
             )
-        path = Path(given)
-        if path.is_file():
-            found = [given]
-        elif path.is_dir():
-            inside = sorted(str(p) for p in path.iterdir())
-            found = [name for name in inside if name.endswith(suffixes) and Path(name).is_file()]
-            ignored += [name for name in inside if name not in found]
-        else:
-            found = sorted(p for p in glob.glob(given, recursive=True) if Path(p).is_file())  # noqa: PTH207 - ** and case
+        try:
+            found, beside = _elsewhere(given, what, suffixes) if is_url(given) else _here(given, what, suffixes)
+        except OSError as error:
+            raise ConfigError(f"{what} {given!r}: cannot be read: {error.strerror or error}") from None
+        ignored += beside
         if not found:
-            lacks = "the directory holds" if path.is_dir() else "no such file, and there is"
-            raise ConfigError(f"{what} {given!r}: {lacks} no {', '.join(suffixes)} file (seen from {Path.cwd()})")
+            lacks = "the directory holds" if beside or Path(given).is_dir() else "no such file, and there is"
+            seen = "" if is_url(given) else f" (seen from {Path.cwd()})"
+            raise ConfigError(f"{what} {given!r}: {lacks} no {', '.join(suffixes)} file{seen}")
         for name in found:
-            if not name.endswith(suffixes):
+            if not without_query(name).endswith(suffixes):
                 raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {', '.join(suffixes)}")
             if not name.isprintable():
                 raise ConfigError(f"{what} {name!a}: the name holds characters that cannot be printed; rename the file")
-            status = Path(name).stat()
-            paths.setdefault((status.st_dev, status.st_ino), name)
+            paths.setdefault(identity(name), name)
     return list(paths.values()), ignored
+
+
+def _elsewhere(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return (the files that a URL names, what its directory holds besides)."""
+    from pipeline.source.remote import find
+
+    found, is_directory = find(given, what)
+    known = [name for name in found if without_query(name).endswith(suffixes)] if is_directory else found
+    return known, [name for name in found if name not in known]
+
+
+def _here(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return (the files that a path or glob names, what a directory, or dir/**, holds besides).
+
+    Raises ConfigError for what has the name of a data file and can never be read as one, OSError.
+    """
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(str(inside) for inside in path.iterdir())
+    elif path.exists() or path.is_symlink():
+        found = [given]
+    else:
+        found = sorted(name for name in glob.glob(given, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - ** and case
+    for name in found:
+        if (name == given or name.endswith(suffixes)) and (wrong := _wrong(Path(name))):
+            raise ConfigError(f"{what} {name}: {wrong}")
+    if not path.is_dir() and not given.endswith("**"):
+        return found, []
+    known = [name for name in found if name.endswith(suffixes) and Path(name).is_file()]
+    return known, [name for name in found if name not in known]
+
+
+def _wrong(path: Path) -> str | None:
+    """Return why a path that is there is no file and no directory."""
+    if path.is_symlink() and not path.exists():
+        return f"a link that leads nowhere, to {path.readlink()}; mend it, or remove it"
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return "not a file whose bytes lie on disk (a pipe, a socket or a device); save it to a file first"
 
 
 def expand_sets(
@@ -66,7 +106,7 @@ def expand_sets(
     """
     found: dict[str, str | None] = {}
     ignored: list[str] = []
-    names: dict[tuple[int, int], str] = {}
+    names: dict[tuple[str, str], str] = {}
     owner: dict[str, int] = {}
     groups = [(0, what, config.inputs, NO_RULES)] if config.inputs or not config.sets else []
     for number, each in enumerate(config.sets, 1):
@@ -75,8 +115,7 @@ def expand_sets(
         paths, beside = expand(inputs, what=where, suffixes=suffixes)
         ignored += beside
         for path in paths:
-            status = Path(path).stat()
-            name = names.setdefault((status.st_dev, status.st_ino), path)
+            name = names.setdefault(identity(path), path)
             if number and (other := owner.setdefault(name, number)) != number:
                 raise ConfigError(
                     f"[[source.sets]] {number}: {path} is also in set {other}; a file has the settings of one set, so take it "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self
 
 from pipeline.source.chunk import SourceError
+from pipeline.source.urls import is_url
 
 COMPRESSED: Final = (".gz", ".zst")
 
@@ -23,8 +24,15 @@ class File(Protocol):
         """Close it."""
 
 
-def open_file(place: str) -> tuple[File, int]:
-    """Return (the open file at a path, its size in bytes). Raises OSError; SourceError for what is no file, and would block."""
+def open_file(place: str, *, from_start: bool = True) -> tuple[File, int]:
+    """Return (the open file at a path or URL, its size in bytes); one that is read from its start need not be able to seek.
+
+    Raises OSError; SourceError for what is no file, and would block.
+    """
+    if is_url(place):
+        from pipeline.source.remote import open_anywhere, open_stream
+
+        return open_stream(place) if from_start else open_anywhere(place)
     path = Path(place)
     if not stat.S_ISREG(path.stat().st_mode):
         raise SourceError(

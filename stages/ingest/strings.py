@@ -12,7 +12,8 @@ _NAMES_NEIGHBOUR: Final = {"role": "content", "from": "value", "type": "text"}
 
 def is_plain(source: str) -> bool:
     """Tell whether the lines of a file are text as it stands, not JSON."""
-    return source.removesuffix(".gz").removesuffix(".zst").endswith(".txt")
+    name = source.partition("?")[0] if "://" in source else source
+    return name.removesuffix(".gz").removesuffix(".zst").endswith(".txt")
 
 
 def read_plain(raw: bytes) -> Conversation:

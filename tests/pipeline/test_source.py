@@ -1,8 +1,14 @@
 import hashlib
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain, repeat
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -10,6 +16,7 @@ from hypothesis import strategies as st
 from pipeline.source import Chunk, Source, SourceError, expand, read_chunk, scan
 from pipeline.source.cutting import cut_lines
 from schemas.settings import ConfigError
+from tests.corpus import ROOT
 from tests.pipeline.source_files import SMALL, read, write
 
 
@@ -133,6 +140,80 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
     for given_input, said in refused.items():
         with pytest.raises(ConfigError, match=said):
             expand([given_input])
+
+
+def test_a_directory_is_read_one_level_deep_unless_asked_for_more(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/a.jsonl", "d/readme.md", "d/x.jsonl/b.jsonl", "d/e/f/c.json.gz", "d/e/d.ndjson.zst"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("{}")
+    assert expand(["d"]) == (["d/a.jsonl"], ["d/e", "d/readme.md", "d/x.jsonl"])
+    deep = ["d/a.jsonl", "d/e/d.ndjson.zst", "d/e/f/c.json.gz", "d/x.jsonl/b.jsonl"]
+    assert expand(["d/**"]) == (deep, ["d/readme.md"])
+    assert expand(["d/**/*.jsonl"]) == (["d/a.jsonl", "d/x.jsonl/b.jsonl"], [])
+    assert expand(["d/x.jsonl"]) == (["d/x.jsonl/b.jsonl"], [])
+
+
+def test_what_can_never_be_read_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "link.jsonl").symlink_to("nowhere.jsonl")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "socket.jsonl"))
+        for name, said in {"pipe": "a pipe", "socket": "a socket", "link": "leads nowhere, to nowhere.jsonl"}.items():
+            for given_input in (f"{tmp_path}/{name}.jsonl", f"{tmp_path}/{name[:3]}*"):
+                with pytest.raises(ConfigError, match=f"{name}.jsonl: .*{said}"):
+                    expand([given_input])
+    with pytest.raises(ConfigError, match=r"link\.jsonl: a link that leads nowhere"):
+        expand([str(tmp_path)])
+    with pytest.raises(SourceError, match=r"pipe\.jsonl: not a file"):
+        scan(str(tmp_path / "pipe.jsonl"), SMALL, tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", b"{}")
+    path.chmod(0)
+    with pytest.raises(SourceError, match=r"a\.jsonl: cannot be read: Permission denied"):
+        scan(str(path), SMALL, tmp_path)
+
+
+SLOW = ("a.jsonl", "a.json.zst")
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from pipeline.source import Source, read_chunk, scan
+
+name, spool = sys.argv[1:]
+config = Source(shard_bytes=1 << 20, max_line_bytes=1 << 20)
+
+def read(name):
+    return [row for chunk in scan(name, config, Path(spool)) for row in read_chunk(chunk, config)["skip"]]
+
+read(str(Path(name).with_name("warm" + "".join(Path(name).suffixes))))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = read(name)
+print(found.count(None), found.count("line_too_long"), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["a.json", "a.jsonl.gz", *(pytest.param(slow, marks=pytest.mark.slow) for slow in SLOW)]
+)
+def test_memory_does_not_grow_with_the_longest_line(tmp_path, name):
+    long, short = b'{"a": "' + b"x" * (300 << 20) + b'"}', b'{"b": 1}'
+    for stem, elements in (("warm", [short] * 300_000), ("a", [short, long, short])):
+        is_array = ".json" in name and ".jsonl" not in name
+        data = b"[" + b",\n".join(elements) + b"]" if is_array else b"\n".join(elements)
+        path = tmp_path / name.replace("a", stem, 1)
+        packed = pa.output_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(path.suffix))
+        with packed as file:
+            file.write(data)
+        del data
+    program = [sys.executable, "-c", MEASURED, str(tmp_path / name), str(tmp_path / "spool")]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    n_read, n_long, grown = map(int, done.stdout.split())
+    assert (n_read, n_long) == (2, 1)
+    assert grown < 64 << 10  # KiB
 
 
 @settings(deadline=None, max_examples=60)
