@@ -29,6 +29,8 @@ def parts_of(readable: Path) -> tuple[pa.Schema, list[Part]]:
         _skip_mark(file)
         messages = list(_messages(file))
         schema = _schema(file, messages)
+        if not schema.names:
+            raise pa.ArrowInvalid("it has no columns")
         batches = [message for message in messages if message.kind == "record batch"]
         lengths = _lengths(file, messages[0].start)
         return schema, [
@@ -66,11 +68,29 @@ def read_parts(readable: Path, first: int, last: int, start: int, end: int) -> p
     batches = []
     for batch in pa.ipc.open_stream(stream.getvalue()):
         batch.validate(full=True)
-        columns = [column.view(field.type) for column, field in zip(batch.columns, schema, strict=True)]
+        columns = [_told(column, field.type) for column, field in zip(batch.columns, schema, strict=True)]
         batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
     if len(batches) != last - first:
         raise pa.ArrowInvalid(f"{last - first} record batches were announced, and there are {len(batches)}")
     return pa.Table.from_batches(batches, schema)
+
+
+def _told(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return `array`, just read, as one of `kind`, which is laid out as it is."""
+    if not _has_null(kind):
+        return array.view(kind)
+    # of what is null by type, a view has as many as its parent has rows, which are too few in a list
+    if pa.types.is_struct(kind):
+        children = [_told(array.field(i), kind.field(i).type) for i in range(kind.num_fields)]
+        return pa.Array.from_buffers(kind, len(array), array.buffers()[:1], children=children)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        children = [_told(array.values, kind.value_type)]
+        return pa.Array.from_buffers(kind, len(array), array.buffers()[:2], children=children)
+    return array if pa.types.is_null(kind) else array.view(kind)
+
+
+def _has_null(kind: pa.DataType) -> bool:
+    return pa.types.is_null(kind) or any(_has_null(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _has_dictionary(kinds: list[pa.DataType]) -> bool:
@@ -116,7 +136,8 @@ def _schema(file: pa.MemoryMappedFile, messages: list[_Message]) -> pa.Schema:
 def _lengths(file: pa.MemoryMappedFile, start: int) -> list[int]:
     """Return the rows of each record batch; of its columns only the first is looked at."""
     file.seek(start)
-    return [batch.num_rows for batch in pa.ipc.open_stream(file, options=pa.ipc.IpcReadOptions(included_fields=[0]))]
+    options = pa.ipc.IpcReadOptions(included_fields=[0])
+    return [batch.num_rows for batch in pa.ipc.open_stream(file, options=options)]
 
 
 def _untold(schema: pa.Schema) -> pa.Schema:

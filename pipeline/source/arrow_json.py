@@ -13,6 +13,7 @@ and member in every row, so null is how it says that there is none. For what JSO
 import json
 from typing import Final
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -183,11 +184,18 @@ def _quoted(array: pa.Array) -> pa.Array:
 def _cells(name: str, array: pa.Array) -> pa.Array:
     """Return texts that hold JSON as it is written, and others as JSON strings."""
     cells = array.cast(_TEXT)
-    raws = [None if cell is None else json_of(name, cell) for cell in cells.to_pylist()]
+    raws = [None if cell is None else _json_of(name, cell) for cell in cells.to_pylist()]
     found = [None if raw is None else bytes(raw) for raw in raws]
     if any(raw is None for raw in raws):
         return pc.coalesce(pa.array(found, _TEXT), _quoted(cells))
     return pa.array(found, _TEXT)
+
+
+def _json_of(name: str, cell: bytes) -> msgspec.Raw | None:
+    try:
+        return json_of(name, cell.decode())
+    except UnicodeDecodeError:
+        return None
 
 
 __all__ = ["records", "texts"]

@@ -5,7 +5,7 @@ range of rows, for which the part is taken to pieces once. It is known by the by
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,19 +15,39 @@ import pyarrow.ipc
 
 from pipeline.source import arrow_file, parquet_file
 from pipeline.source.chunk import Chunk, SourceError, TableContainer
-from pipeline.source.cutting import BLOCK
+from pipeline.source.cutting import BLOCK, Read
 from pipeline.source.parts import Part
 from pipeline.source.settings import Source
 from schemas.files import TEMPORARY
 
+ARROW_SUFFIXES: Final = (".arrow", ".feather")
 LARGE: Final = 4
 """A part of more than so many times `shard_bytes` is taken to pieces."""
 _NAMES: Final = {"parquet": "Parquet", "arrow": "Arrow"}
 
 
-def scan_columnar(path: str, readable: Path, config: Source, spool_dir: Path, rules: str | None) -> list[Chunk]:
-    """Return the chunks of the table at `path`, whose bytes are those of `readable`. Raises SourceError, OSError."""
-    kind: TableContainer = "parquet" if ".parquet" in Path(path).suffixes else "arrow"
+def kind_of(name: str) -> TableContainer | None:
+    """Return what a file of this name, without what says that it is compressed, consists of; None if no columns."""
+    return "parquet" if name.endswith(".parquet") else "arrow" if name.endswith(ARROW_SUFFIXES) else None
+
+
+def scan_columnar(
+    path: str,
+    kind: TableContainer,
+    config: Source,
+    spool_dir: Path,
+    rules: str | None,
+    *,
+    at: str | None = None,
+    unpacked: Path | None = None,
+    needed: Collection[int] | None = None,
+) -> list[Chunk]:
+    """Return the chunks of the table at `path`, which lies at `at` if given, and whose bytes are those of `unpacked`.
+
+    Chunks of an unpacked file are all pieces, and written into `spool_dir`; with `needed`, those that begin there, of any file.
+    Raises SourceError, OSError.
+    """
+    readable = unpacked or Path(at or path)
     with _refused(path, kind):
         schema, parts = (parquet_file if kind == "parquet" else arrow_file).parts_of(readable)
     chunks: list[Chunk] = []
@@ -37,9 +57,9 @@ def scan_columnar(path: str, readable: Path, config: Source, spool_dir: Path, ru
         start, end = min(part.start for part in parts[first:last]), max(part.end for part in parts[first:last])
         sha256 = _hash(readable, schema, start, end)
         step = n_rows if size <= LARGE * config.shard_bytes else max(1, n_rows * config.shard_bytes // size)
-        own = None if readable == Path(path) else str(readable)
-        is_piece = step < n_rows
-        for row in range(0, n_rows, step):
+        of_part = []
+        for row in range(0, n_rows, max(1, step)):
+            is_piece = step < n_rows or unpacked is not None
             chunk = Chunk(
                 path=path,
                 container=kind,
@@ -48,14 +68,39 @@ def scan_columnar(path: str, readable: Path, config: Source, spool_dir: Path, ru
                 line=line,
                 sha256=sha256,
                 rules=rules,
-                spool=str(spool_dir / f"{sha256}-{row}-{step}") if is_piece else own,
-                is_piece=is_piece,
+                at=at,
+                spool=str(spool_dir / f"{_name(path)}-{start}-{row}-{sha256[:16]}") if is_piece else None,
                 parts=(first, last),
                 rows=(row, min(step, n_rows - row)),
+                is_piece=is_piece,
             )
-            chunks.append(chunk)
+            of_part.append(chunk)
             line += chunk.rows[1]
+        if of_part and of_part[0].is_piece and (unpacked is not None if needed is None else start in needed):
+            take_to_pieces(of_part, readable)
+        chunks += of_part
     return chunks
+
+
+def _name(path: str) -> str:
+    return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+@contextmanager
+def unpack(path: str, read: Read, directory: Path) -> Iterator[Path]:
+    """Give a file of all the bytes that `read` has, while it is needed. Raises SourceError where it cannot be written."""
+    target = directory / f"{TEMPORARY}{_name(path)}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with target.open("wb") as out:
+                while block := read(BLOCK):
+                    out.write(block)
+        except OSError as error:
+            raise SourceError(f"{path}: cannot be unpacked into {directory}: {error.strerror or error}") from None
+        yield target
+    finally:
+        target.unlink(missing_ok=True)
 
 
 def _together(parts: Sequence[Part], shard_bytes: int) -> Iterator[tuple[int, int]]:
@@ -74,7 +119,7 @@ def _together(parts: Sequence[Part], shard_bytes: int) -> Iterator[tuple[int, in
 
 
 def take_to_pieces(chunks: Sequence[Chunk], readable: Path) -> None:
-    """Write each of `chunks`, pieces of one part of the file whose bytes are those of `readable`, to its own place.
+    """Write each of `chunks`, pieces of the same parts of the file whose bytes are those of `readable`, to its own place.
 
     Raises SourceError when the file cannot be read, or is no longer the one that was scanned.
     """
@@ -96,7 +141,7 @@ def take_to_pieces(chunks: Sequence[Chunk], readable: Path) -> None:
 
 def _slowly(chunk: Chunk, readable: Path, n_rows: int) -> Iterator[pa.RecordBatch]:
     if chunk.container == "parquet":
-        return parquet_file.read_slowly(readable, chunk.parts[0], n_rows)
+        return parquet_file.read_slowly(readable, *chunk.parts, n_rows)
     return iter(arrow_file.read_parts(readable, *chunk.parts, chunk.start, chunk.end).to_batches(n_rows))
 
 
@@ -117,8 +162,7 @@ def read_columnar(chunk: Chunk, readable: Path) -> pa.Table:
     """
     with _refused(chunk.path, chunk.container):
         if chunk.is_piece:
-            with pa.memory_map(chunk.spool) as file:
-                return pa.ipc.open_file(file).read_all()
+            return _read_piece(chunk)
         _verify(chunk, readable)
         if chunk.container == "parquet":
             table = parquet_file.read_parts(readable, *chunk.parts)
@@ -127,6 +171,16 @@ def read_columnar(chunk: Chunk, readable: Path) -> pa.Table:
         if table.num_rows != chunk.rows[1]:
             raise pa.ArrowInvalid(f"{chunk.rows[1]} rows were announced, and there are {table.num_rows}")
         return table
+
+
+def _read_piece(chunk: Chunk) -> pa.Table:
+    try:
+        with pa.memory_map(chunk.spool) as file:
+            return pa.ipc.open_file(file).read_all()
+    except (OSError, pa.ArrowException):
+        raise SourceError(
+            f"{chunk.path}: what was unpacked of it is gone from {chunk.spool}; run the build again"
+        ) from None
 
 
 def _verify(chunk: Chunk, readable: Path) -> None:

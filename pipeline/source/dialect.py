@@ -6,6 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pipeline.source.cells import JSON_COLUMNS
 from pipeline.source.cutting import BOM
 from schemas.errors import UserError
 
@@ -59,6 +60,11 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return re.compile(f"(?:{field}{self._delimiter})*+{q}[^{q}]*+(?:{q}{q}[^{q}]*+)*+\\Z".encode())
 
     @cached_property
+    def json_columns(self) -> tuple[tuple[int, str], ...]:
+        """Return (place, name) of the columns that may hold JSON."""
+        return tuple((i, name) for i, name in enumerate(self.columns) if name in JSON_COLUMNS)
+
+    @cached_property
     def prefix(self) -> re.Pattern[bytes]:
         """Return what matches a record up to the last quote that is closed, for one in which something follows it."""
         field = f"(?:{self._quoted}|{self._bare})"
@@ -103,7 +109,11 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         delimiter, quote = self.delimiter, self.quote
         if not quote or quote not in body:
             return body.split(delimiter)
-        return [quoted.replace(quote * 2, quote) or bare for quoted, bare in self._fields.findall(delimiter + body)]
+        twice = quote * 2
+        found = self._fields.findall(delimiter + body)
+        if twice not in body:
+            return [quoted or bare for quoted, bare in found]
+        return [quoted.replace(twice, quote) if twice in quoted else quoted or bare for quoted, bare in found]
 
 
 def dialect_of(head: bytes, *, is_tsv: bool, settings: TableSettings) -> tuple[Dialect, int] | None:

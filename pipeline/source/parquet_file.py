@@ -2,27 +2,33 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.source.parquet_footer import groups_of
 from pipeline.source.parts import Part
+
+_TAIL: Final = 8
+"""The length of the footer, and the mark."""
 
 
 def parts_of(readable: Path) -> tuple[pa.Schema, list[Part]]:
     """Return (schema, row groups). Raises ArrowException, OSError for a file that is cut off or none."""
     with _open(readable) as file:
-        size = readable.stat().st_size
-        groups = (file.metadata.row_group(i) for i in range(file.metadata.num_row_groups))
-        parts = []
-        for group in groups:
-            columns = [group.column(i) for i in range(group.num_columns)]
-            starts = [_start(column) for column in columns] or [0]
-            ends = [start + column.total_compressed_size for start, column in zip(starts, columns, strict=False)] or [0]
-            if min(starts) < 0 or max(ends) > size or group.num_rows < 0:
-                raise pa.ArrowInvalid("its footer speaks of bytes that are not in the file")
-            parts.append(Part(min(starts), max(ends), group.num_rows, max(0, group.total_byte_size)))
-        return file.schema_arrow, parts
+        schema, n_rows = file.schema_arrow, file.metadata.num_rows
+    if not schema.names:
+        raise pa.ArrowInvalid("it has no columns")
+    with readable.open("rb") as raw:
+        size = raw.seek(0, 2)
+        raw.seek(size - _TAIL)
+        length = int.from_bytes(raw.read(4), "little")
+        raw.seek(size - _TAIL - length)
+        groups = groups_of(raw.read(length), size)
+    if sum(group.n_rows for group in groups) != n_rows:
+        raise pa.ArrowInvalid("the rows of its groups are not those of the file")
+    return schema, groups
 
 
 def schema_of(readable: Path) -> pa.Schema:
@@ -37,17 +43,11 @@ def read_parts(readable: Path, first: int, last: int) -> pa.Table:
         return file.read_row_groups(range(first, last), use_threads=False)
 
 
-def read_slowly(readable: Path, number: int, n_rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the row group of this number in batches of at most `n_rows`, never holding much more."""
+def read_slowly(readable: Path, first: int, last: int, n_rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the row groups `first` to `last`, that one not included, in batches of at most `n_rows`, never holding much more."""
     with _open(readable) as file:
-        yield from file.iter_batches(n_rows, row_groups=[number], use_threads=False)
+        yield from file.iter_batches(n_rows, row_groups=list(range(first, last)), use_threads=False)
 
 
 def _open(readable: Path) -> pq.ParquetFile:
     return pq.ParquetFile(readable, memory_map=True, page_checksum_verification=True)
-
-
-def _start(column: pq.ColumnChunkMetaData) -> int:
-    data: int = column.data_page_offset
-    dictionary = column.dictionary_page_offset
-    return min(data, dictionary) if dictionary else data

@@ -10,6 +10,7 @@ from pipeline.source.cutting import BLANK, BOM
 from pipeline.source.fetch import fetch
 from pipeline.source.sampling import only_sampled
 from pipeline.source.settings import Source
+from pipeline.source.table_lines import columnar_lines, delimited_lines
 from pipeline.source.values import find_values
 from schemas.reasons import DropReason
 
@@ -22,7 +23,11 @@ def read_chunk(chunk: Chunk, config: Source) -> pl.DataFrame:
     No record is copied: all lie where the chunk's bytes were read to. Raises SourceError when the bytes are no longer those
     that were scanned.
     """
+    if chunk.container in ("parquet", "arrow"):
+        return only_sampled(_framed(columnar_lines(chunk, config)), chunk)
     data = fetch(chunk, config)
+    if chunk.container == "delimited":
+        return only_sampled(_framed(delimited_lines(chunk, data, config)), chunk)
     is_cut = len(data) < chunk.end - chunk.start  # inside the last record, which is beyond the cap
     starts, ends = _bounds(data, chunk, config)
     if chunk.container != "lines":
@@ -46,6 +51,12 @@ def read_chunk(chunk: Chunk, config: Source) -> pl.DataFrame:
         torn = _lines(chunk, number, offset, nothing, skip=f"{DropReason.TRUNCATED}: {chunk.torn}")
         lines = pl.concat([lines, torn], rechunk=True)
     return only_sampled(lines, chunk)
+
+
+def _framed(lines: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(lines)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _lines(chunk: Chunk, numbers: I64, offsets: I64, raw: pl.Series, *, skip: str) -> pl.DataFrame:
