@@ -21,6 +21,7 @@ from stages.ingest import Ingest, ingest_lines
 from stages.ingest.conversation import adapt
 from stages.ingest.lane import FEW_BYTES, lane_of
 from stages.ingest.lane.columns import read_columns
+from stages.ingest.lane.memory import lines_of, room_for
 from stages.ingest.lane.plan import HISTORY, PLANS, READ, SLOTS, TURNS, Plan
 from stages.ingest.line import Line
 from stages.ingest.rules import NO_RULES, Rules, rules_text
@@ -74,6 +75,20 @@ def test_the_lane_takes_every_record_that_it_has_a_plan_for(plan):
     assert taken(lines) == list(range(len(lines)))
     assert taken(lines, Ingest(shape=plan.shape)) == list(range(len(lines)))
     assert read_strictly(records(*lines), EVERY)[0]["shape"].unique().to_list() == [plan.shape]
+
+
+def test_the_densest_records_have_room():
+    record = {"q": "a", "a": "b", "history": [["c", "d"]] * 500}
+    raws = [line(record, separators=(",", ":"))] * 5
+    frame, lane = records(*raws), lane_of(EVERY, NO_RULES)
+    assert lane is not None
+    room = room_for(lines_of(frame)[0], sum(map(len, raws)), lane)
+    said = read_strictly(frame, EVERY)[0]["messages"].explode(empty_as_null=False).struct.unnest()
+    # One text more than what is written has an end, and before memory is overrun, not after it, it is compared.
+    assert len(room.role_ends) > len(said)
+    assert len(room.content_ends) > len(said)
+    assert len(room.roles) >= said["role"].str.len_bytes().sum()
+    assert taken(raws) == list(range(5))
 
 
 class Asked(dict[str, Any]):

@@ -106,7 +106,7 @@ def room_for(lines: Lines, size: int, lane: Lane) -> Room:
     """Return room for all that lines of `size` bytes can hold."""
     n_rows = lines.n_lines
     n_borders = n_rows * (MAX_PARTS - 1) * len(lane.border.encode())
-    n_messages = size // 8 + 2  # `"q":"a",` at least
+    n_messages = size // 5 + 2  # half of a pair `["q","a"],` at least
     n_texts = size + SLACK
     return Room(
         rows=np.empty(n_rows, np.int64),
