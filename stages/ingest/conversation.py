@@ -92,9 +92,8 @@ def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Polici
 
 def _with_system(line: Line, messages: list[Message], draft: Draft) -> list[Message]:
     record = line.value
-    if not isinstance(record, dict):
-        return messages
-    found = {key: optional_text(record, key) or None for key in SYSTEMS if key in record and key not in draft.read}
+    own = [key for key in SYSTEMS if key in record and key not in draft.read] if isinstance(record, dict) else []
+    found = {key: optional_text(record, key) or None for key in own}
     found |= system_of(record, line.mapping)
     system = found[key] if (key := agreed(found, "record")) else None
     if not system:
@@ -109,6 +108,7 @@ def _with_system(line: Line, messages: list[Message], draft: Draft) -> list[Mess
 
 def _tools(line: Line, draft: Draft) -> str | None:
     record = line.value
+    mapped = tools_at(record, line.mapping)  # raises for a record that has not the key, a list included
     if isinstance(record, list):
         return (
             tools_text(record[0].get("tools"), (0, "tools"), line) if record and isinstance(record[0], dict) else None
@@ -119,7 +119,7 @@ def _tools(line: Line, draft: Draft) -> str | None:
         "tools": tools_text(record.get("tools"), ("tools",), line),
         "functions": functions_text(record.get("functions"), ("functions",), line),
     }
-    if (mapped := tools_at(record, line.mapping)) is not None:
+    if mapped is not None:
         found[where(mapped[1])] = tools_text(*mapped, line)
     turns = record.get(draft.turns_key) if draft.turns_key is not None else None
     if draft.turns_key is not None and isinstance(turns, list) and turns and isinstance(turns[0], dict):
@@ -142,10 +142,10 @@ def _tags(line: Line, rules: Rules, draft: Draft) -> tuple[str, ...]:
 
 def _own_id(line: Line) -> str | None:
     record = line.value
-    if not isinstance(record, dict):
-        return None
     if (named := id_of(record, line.mapping)) is not None:
         return named
+    if not isinstance(record, dict):
+        return None
     values = (record.get(key) for key in IDS)
     return next((str(value) for value in values if type(value) in (str, int)), None)
 

@@ -128,11 +128,11 @@ def _weight(value: Any, path: Path) -> float:
     return float(value)
 
 
-def _require(record: Record, key: str, setting: str, at: str = "record") -> tuple[Any, Path] | None:
+def _require(record: Any, key: str, setting: str, at: str = "record") -> tuple[Any, Path] | None:
     """Return what stands under `key`, None for an optional key that is absent. Raises LineError for another."""
     found = find(record, key.removesuffix(OPTIONAL))
     if found is None and not key.endswith(OPTIONAL):
-        keys = ", ".join(sorted(record)[:12]) or "(none)"
+        keys = (", ".join(sorted(record)[:12]) if isinstance(record, dict) else "") or "(none)"
         raise LineError(
             DropReason.BAD_SHAPE,
             f'{at}: the mapping says {setting} = "{key}", and there is none; keys: {keys} ("{key}?" may be absent)',
@@ -178,7 +178,7 @@ def tools_at(record: Any, mapping: Mapping | None) -> tuple[Any, Path] | None:
     return _require(record, mapping.tools, "tools")
 
 
-def system_of(record: Record, mapping: Mapping | None) -> dict[str, Any]:
+def system_of(record: Any, mapping: Mapping | None) -> dict[str, Any]:
     """Return what stands under the mapping's key of the system message, by that key."""
     if mapping is None or mapping.system is None:
         return {}
@@ -186,7 +186,7 @@ def system_of(record: Record, mapping: Mapping | None) -> dict[str, Any]:
     return {} if found is None or found[0] is None else {mapping.system: text(found[0], where(found[1]))}
 
 
-def id_of(record: Record, mapping: Mapping | None) -> str | None:
+def id_of(record: Any, mapping: Mapping | None) -> str | None:
     """Return the id that stands where the mapping says."""
     if mapping is None or mapping.id is None:
         return None
@@ -194,7 +194,7 @@ def id_of(record: Record, mapping: Mapping | None) -> str | None:
     return str(found[0]) if found is not None and type(found[0]) in (str, int) else None
 
 
-def tags_of(record: Record, mapping: Mapping | None) -> Iterator[str]:
+def tags_of(record: Any, mapping: Mapping | None) -> Iterator[str]:
     """Yield the tags that the mapping asks for; null and empty text give none. Raises LineError for what is no text."""
     for key in mapping.tags if mapping is not None else ():
         found = _require(record, key, "tags")

@@ -26,7 +26,7 @@ class Ranking(NamedTuple):
     score: str | None = None
     created: str | None = None
 
-    def of(self, record: dict[str, Any]) -> tuple[float | None, int | None]:
+    def of(self, record: Any) -> tuple[float | None, int | None]:
         """Return (score, microseconds since 1970) of a record; None for what it does not say, or says as null.
 
         Raises LineError for a value that is neither a number nor a time: to leave it out would rank the row by chance.
@@ -68,8 +68,10 @@ def created_of(value: Any, key: str) -> int | None:
     return (time - EPOCH) // _MICROSECOND
 
 
-def _under(record: dict[str, Any], key: str) -> Any:
+def _under(record: Any, key: str) -> Any:
     """Return what stands under a dotted key, None where nothing does; a name with the very dots in it comes first."""
+    if not isinstance(record, dict):  # a list of turns has no keys
+        return None
     if key in record or "." not in key:
         return record.get(key)
     value: Any = record

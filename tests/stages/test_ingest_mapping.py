@@ -259,3 +259,17 @@ def test_a_shape_and_a_mapping_that_reads_exclude_each_other():
 
 def test_no_row_is_read_twice():
     assert len(read({"ask": "q", "reply": "a", "messages": []}, mapping={"user": "ask", "assistant": "reply"})) == 1
+
+
+@pytest.mark.parametrize("setting", ["system", "id", "tools", "tags"])
+@pytest.mark.parametrize(
+    "record", [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], ["a", "b"]]
+)
+def test_a_record_that_is_a_list_has_not_the_keys_that_a_mapping_adds(record, setting):
+    def named(key):
+        return {setting: [key] if setting == "tags" else key}
+
+    assert said(kept(record, mapping=named("x?"))) == [("user", "a"), ("assistant", "b")]
+    reason, detail = refused(record, mapping=named("x"))
+    assert reason == "bad_shape"
+    assert detail.startswith(f'record: the mapping says {setting} = "x", and there is none; keys: (none)')

@@ -171,10 +171,19 @@ def test_ordinary_lines_stay_in_the_fast_lane(record):
     assert len(by_the_lane({"messages": QA, "meta": {"score": 1}}, Ranking("meta.score"))) == 0
 
 
+@pytest.mark.parametrize("record", [QA, ["Why?", "Because."], [{"message": "Why?"}, {"message": "Because."}]])
+@pytest.mark.parametrize("key", ["at", "meta.at"])
+def test_a_record_that_is_a_list_has_neither(record, key):
+    row = ingest(record, score=key, created=key)
+    assert (row["drop_reason"], row["score"], row["created"]) == (None, None, None)
+
+
 def by_the_lane(record: Any, ranking: Ranking) -> pl.DataFrame:
     raw = record if isinstance(record, bytes) else json.dumps(record).encode()
     lane = Lane("auto", "\n", ranking, ())
-    return read_columns(records(raw), lane, len(raw))[1] if lane.is_open() else pl.DataFrame()
+    return (
+        pl.DataFrame(pl.from_arrow(read_columns(records(raw), lane, len(raw))[1])) if lane.is_open() else pl.DataFrame()
+    )
 
 
 scalar = (
