@@ -21,7 +21,7 @@ from stages.ingest.strings import is_plain, read_plain, strings_of
 EXCERPT_CHARS: Final = 200
 
 
-def read_strictly(frame: pl.DataFrame, config: Ingest) -> tuple[pl.DataFrame, NDArray[np.int64]]:
+def read_strictly(frame: pl.DataFrame, config: Ingest) -> tuple[pa.Table, NDArray[np.int64]]:
     """Return (what becomes of each record of `frame`, see stages.ingest.ingest_lines; of each row, which record it is of)."""
     reader = _Reader(config)
     found: list[Outcome] = []
@@ -63,9 +63,7 @@ def read_strictly(frame: pl.DataFrame, config: Ingest) -> tuple[pl.DataFrame, ND
         ),
         "drop_reason": pa.array([error.reason if error else None for error in errors], pa.string()),
     }
-    out = pl.from_arrow(pa.table(columns))
-    assert isinstance(out, pl.DataFrame)
-    return out, np.array(at, np.int64)
+    return pa.table(columns), np.array(at, np.int64)
 
 
 def _forgetful(outcome: Outcome) -> Outcome:
@@ -127,5 +125,7 @@ def _message_column(outcomes: list[Outcome]) -> pa.Array:
 def _excerpt(raw: bytes | None) -> str | None:
     if raw is None:
         return None
-    text = raw[: EXCERPT_CHARS * 4].decode("utf-8", "replace")[:EXCERPT_CHARS]
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text.rstrip("\r\n"))
+    text = raw[: EXCERPT_CHARS * 4].decode("utf-8", "replace")[:EXCERPT_CHARS].rstrip("\r\n")
+    if text.isprintable():  # as nearly all are; one by one takes longer than all else that is done for a line
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

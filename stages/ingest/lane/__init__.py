@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from stages.ingest.lane.plan import PLANS, READ, SLOTS, Plan
@@ -79,14 +80,16 @@ def lane_of(config: Ingest, rules: Rules) -> Lane | None:
     )
 
 
-def take(frame: pl.DataFrame, lane: Lane) -> tuple[NDArray[np.int64], pl.DataFrame] | None:
+def take(frame: pl.DataFrame, lane: Lane) -> tuple[NDArray[np.int64], pa.Table] | None:
     """Return (which rows of `frame` took the lane, what became of them), None when none did.
 
     `frame` has records of one file and under one set of rules; the result has the columns of stages.ingest.ingest_lines.
     """
     size = int(frame["raw"].bin.size().sum() or 0)
     least = FEW_BYTES if _KERNELS in sys.modules else ENOUGH_BYTES
-    if not least <= size <= MOST_BYTES or not lane.is_open():
+    # what is written besides the bytes of the lines: ids, and borders between the parts of questions
+    written = frame.height * (len(frame["source"][0].encode()) + 4 * len(lane.border.encode()) + 20) if size else 0
+    if size < least or size + written > MOST_BYTES or not lane.is_open():
         return None
     from stages.ingest.lane.columns import read_columns
 

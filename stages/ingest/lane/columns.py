@@ -16,7 +16,7 @@ from stages.ingest.lane.rows_kernel import read_rows
 I64 = NDArray[np.int64]
 
 
-def read_columns(frame: pl.DataFrame, lane: Lane, size: int) -> tuple[I64, pl.DataFrame]:
+def read_columns(frame: pl.DataFrame, lane: Lane, size: int) -> tuple[I64, pa.Table]:
     """Return (the rows of `frame` that the lane knows, what they became), for lines of `size` bytes together."""
     lines, _raw = lines_of(frame)
     tables, columns, (found, _numbers) = tables_of(lane), room_for(lines, size, lane), room_for_one()
@@ -46,9 +46,7 @@ def read_columns(frame: pl.DataFrame, lane: Lane, size: int) -> tuple[I64, pl.Da
             "drop_reason": pa.nulls(n_rows, pa.string()),
         }
     )
-    out = pl.from_arrow(table)
-    assert isinstance(out, pl.DataFrame)
-    return (rows, out) if is_ranked.all() else (rows[is_ranked], out.filter(pl.Series(is_ranked)))
+    return (rows, table) if is_ranked.all() else (rows[is_ranked], table.filter(pa.array(is_ranked)))
 
 
 def _ranked(asked: I64, lane: Lane) -> tuple[pa.Array, pa.Array, NDArray[np.bool_]]:
