@@ -50,6 +50,8 @@ class TerminalProgress(progress.Progress):
         self.close()
         size = sum(chunk.end - chunk.start for chunk in chunks)
         self._print("source", f"{len(paths)} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
+        if n_empty := len(set(paths) - {chunk.path for chunk in chunks}):
+            self._print("", f"{n_empty} of them hold no record")
         if ignored:
             named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
             self._print("", f"ignored, of no known kind: {len(ignored)} ({named})")

@@ -1,13 +1,17 @@
 """Compressed files: unpacked as they are read, as far as they can be."""
 
 import gzip
+import time
 import zlib
+from io import StringIO
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from pipeline.source import Source, SourceError, read_chunk, scan
+from pipeline.terminal import TerminalProgress
 from tests.pipeline.source_files import SMALL, frame, read, write
 
 LINES = b"".join(b'{"n": %d, "text": "%b"}\n' % (i, bytes([97 + i * i % 26]) * (i % 50)) for i in range(20_000))
@@ -139,3 +143,33 @@ def test_only_the_pieces_that_are_needed_are_unpacked_again(tmp_path):
     again = scan(str(packed), SMALL, tmp_path / "again", needed=[chunk.start for chunk in chunks[3:5]])
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == names
     assert [chunk.digest() for chunk in again] == [chunk.digest() for chunk in chunks]
+
+
+@pytest.mark.parametrize("suffix", ["", *PACK])
+def test_who_watches_is_told_how_much_of_the_file_was_read(tmp_path, suffix):
+    data = b"".join(b'{"n": %d}\n' % (i * i) for i in range(300_000))
+    path = write(tmp_path / f"a.jsonl{suffix}", PACK[suffix](data) if suffix else data)
+    told: list[tuple[int, int]] = []
+    scan(str(path), Source(), tmp_path / "spool", watch=lambda done, total: told.append((done, total)))
+    assert len(told) > 3
+    assert told == sorted(told)
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+def test_a_terminal_says_how_far_a_file_is_scanned(monkeypatch):
+    out = StringIO()
+    progress = TerminalProgress(Console(file=out, width=100))
+    progress.scanning("a.jsonl", 1, 10)
+    assert out.getvalue() == ""  # nothing takes long yet
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 11)
+    progress.scanning("[a].jsonl", 300_000_000, 1_000_000_000)
+    assert "scanning" in out.getvalue()
+    assert "[a].jsonl: 300.0 MB of 1,000.0 MB" in out.getvalue()
+    terminal = TerminalProgress(Console(file=out, width=100, force_terminal=True))
+    monkeypatch.setattr(time, "monotonic", lambda: now + 22)
+    terminal.scanning("[b].jsonl", 1, 2)
+    terminal.found(["[b].jsonl"], [], [])
+    terminal.close()
+    assert "scanning [b].jsonl" in out.getvalue()
+    assert "1 of them hold no record" in out.getvalue()
