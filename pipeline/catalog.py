@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from pipeline.plan import Task
 from pipeline.progress import Progress
 from pipeline.source import COMPRESSED, SUFFIXES, Chunk, Source, SourceError, choose, expand_sets, scan, without_query
 from pipeline.source.cutting import BLOCK
+from pipeline.source.dialect import TableSettings
 from pipeline.source.opening import open_file
+from pipeline.source.scan import Watch
 from schemas.files import write_if_changed
 
 
@@ -32,6 +35,10 @@ class Catalog:
         self._spool = root / ".spool"
         self._rules, self.ignored, self._set_of = expand_sets(config, what=what, suffixes=suffixes)
         self.paths = list(self._rules)
+        self._tables = {
+            path: config.sets[number - 1].table() if number else TableSettings()
+            for path, number in self._set_of.items()
+        }
 
     def chunks(self, progress: Progress | None = None) -> list[Chunk]:
         """Return all chunks in order, each with the digest of its bytes as they are now.
@@ -44,15 +51,14 @@ class Catalog:
         for path in self.paths:
             watch = partial((progress or Progress()).scanning, path)
             if without_query(path).endswith(COMPRESSED):
-                key = digest(self._packed_key(path), self._rules[path] or "")
+                key = digest(self._packed_key(path), self._rules[path] or "", repr(self._tables[path]))
                 entry = packed.get(path)
                 if entry is None or entry.key != key:
-                    found = scan(path, self._config, self._spool, self._rules[path], watch=watch)
-                    entry = _Packed(key, tuple(found))
+                    entry = _Packed(key, tuple(self._scan(path, watch)))
                 known[path] = entry
                 chunks += entry.chunks
             else:
-                chunks += scan(path, self._config, self._spool, self._rules[path], watch=watch)
+                chunks += self._scan(path, watch)
         write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
         self._sweep({chunk.spool for chunk in chunks})
         return choose(chunks, self._set_of, self._config)
@@ -66,11 +72,15 @@ class Catalog:
                 missing.setdefault(chunk.path, {})[chunk.start] = chunk.spool
         for path, pieces in missing.items():
             watch = partial((progress or Progress()).scanning, path)
-            scan(path, self._config, self._spool, watch=watch, needed=pieces)
+            self._scan(path, watch, pieces)
             if not all(Path(piece).exists() for piece in pieces.values()):
                 raise SourceError(
                     f"{path}: changed while the build was reading it. Run it again when nothing writes to the file"
                 )
+
+    def _scan(self, path: str, watch: Watch, needed: Collection[int] | None = None) -> list[Chunk]:
+        rules, table = self._rules[path], self._tables[path]
+        return scan(path, self._config, self._spool, rules, watch=watch, needed=needed, table=table)
 
     @staticmethod
     def used(chunk: Chunk) -> None:

@@ -5,12 +5,12 @@ buffer are found before anything follows them. Text is not checked for being UTF
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.ipc
 
+from pipeline.source.opening import open_columns
 from pipeline.source.parts import Part
 
 _MAGIC: Final = b"ARROW1\0\0"
@@ -23,9 +23,9 @@ class _Message(NamedTuple):
     end: int
 
 
-def parts_of(readable: Path) -> tuple[pa.Schema, list[Part]]:
+def parts_of(place: str) -> tuple[pa.Schema, list[Part]]:
     """Return (schema, record batches). Raises ArrowException, OSError for a file that is cut off or none."""
-    with pa.memory_map(str(readable)) as file:
+    with open_columns(place) as file:
         _skip_mark(file)
         messages = list(_messages(file))
         schema = _schema(file, messages)
@@ -39,16 +39,16 @@ def parts_of(readable: Path) -> tuple[pa.Schema, list[Part]]:
         ]
 
 
-def schema_of(readable: Path) -> pa.Schema:
+def schema_of(place: str) -> pa.Schema:
     """Return the schema. Raises ArrowException, OSError for a file that is cut off or none."""
-    with pa.memory_map(str(readable)) as file:
+    with open_columns(place) as file:
         _skip_mark(file)
         return _schema(file, [next(_messages(file))])
 
 
-def read_parts(readable: Path, first: int, last: int, start: int, end: int) -> pa.Table:
+def read_parts(place: str, first: int, last: int, start: int, end: int) -> pa.Table:
     """Return the record batches `first` to `last`, that one not included, which lie from `start` to `end`, as a table."""
-    with pa.memory_map(str(readable)) as file:
+    with open_columns(place) as file:
         _skip_mark(file)
         messages = _messages(file)
         schema = _schema(file, [next(messages)])
@@ -100,7 +100,7 @@ def _has_dictionary(kinds: list[pa.DataType]) -> bool:
     )
 
 
-def _skip_mark(file: pa.MemoryMappedFile) -> None:
+def _skip_mark(file: pa.NativeFile) -> None:
     """Go to where the stream begins, in a file after its mark. Raises ArrowInvalid for a file without its footer."""
     head = file.read(len(_MAGIC))
     if head.startswith(b"FEA1"):
@@ -112,7 +112,7 @@ def _skip_mark(file: pa.MemoryMappedFile) -> None:
     file.seek(len(_MAGIC))
 
 
-def _messages(file: pa.MemoryMappedFile) -> Iterator[_Message]:
+def _messages(file: pa.NativeFile) -> Iterator[_Message]:
     """Yield the messages from the position on. Raises ArrowInvalid when the mark of their end is missing."""
     start = file.tell()
     while file.read(len(_END)) != _END:
@@ -126,14 +126,14 @@ def _messages(file: pa.MemoryMappedFile) -> Iterator[_Message]:
         start = end
 
 
-def _schema(file: pa.MemoryMappedFile, messages: list[_Message]) -> pa.Schema:
+def _schema(file: pa.NativeFile, messages: list[_Message]) -> pa.Schema:
     if not messages or messages[0].kind != "schema":
         raise pa.ArrowInvalid("it does not begin with a schema")
     file.seek(messages[0].start)
     return pa.ipc.read_schema(pa.ipc.read_message(file))
 
 
-def _lengths(file: pa.MemoryMappedFile, start: int) -> list[int]:
+def _lengths(file: pa.NativeFile, start: int) -> list[int]:
     """Return the rows of each record batch; of its columns only the first is looked at."""
     file.seek(start)
     options = pa.ipc.IpcReadOptions(included_fields=[0])

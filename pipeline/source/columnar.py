@@ -16,6 +16,7 @@ import pyarrow.ipc
 from pipeline.source import arrow_file, parquet_file
 from pipeline.source.chunk import Chunk, SourceError, TableContainer
 from pipeline.source.cutting import BLOCK, Read
+from pipeline.source.opening import open_columns
 from pipeline.source.parts import Part
 from pipeline.source.settings import Source
 from schemas.files import TEMPORARY
@@ -45,17 +46,18 @@ def scan_columnar(
     """Return the chunks of the table at `path`, which lies at `at` if given, and whose bytes are those of `unpacked`.
 
     Chunks of an unpacked file are all pieces, and written into `spool_dir`; with `needed`, those that begin there, of any file.
-    Raises SourceError, OSError.
+    Raises SourceError.
     """
-    readable = unpacked or Path(at or path)
+    place = str(unpacked or at or path)
     with _refused(path, kind):
-        schema, parts = (parquet_file if kind == "parquet" else arrow_file).parts_of(readable)
+        schema, parts = (parquet_file if kind == "parquet" else arrow_file).parts_of(place)
     chunks: list[Chunk] = []
     line = 1
     for first, last in _together(parts, config.shard_bytes):
         n_rows, size = sum(part.n_rows for part in parts[first:last]), sum(part.size for part in parts[first:last])
         start, end = min(part.start for part in parts[first:last]), max(part.end for part in parts[first:last])
-        sha256 = _hash(readable, schema, start, end)
+        with _refused(path, kind):
+            sha256 = _hash(place, schema, start, end)
         step = n_rows if size <= LARGE * config.shard_bytes else max(1, n_rows * config.shard_bytes // size)
         of_part = []
         for row in range(0, n_rows, max(1, step)):
@@ -77,7 +79,7 @@ def scan_columnar(
             of_part.append(chunk)
             line += chunk.rows[1]
         if of_part and of_part[0].is_piece and (unpacked is not None if needed is None else start in needed):
-            take_to_pieces(of_part, readable)
+            take_to_pieces(of_part, place)
         chunks += of_part
     return chunks
 
@@ -118,8 +120,8 @@ def _together(parts: Sequence[Part], shard_bytes: int) -> Iterator[tuple[int, in
         yield first, len(parts)
 
 
-def take_to_pieces(chunks: Sequence[Chunk], readable: Path) -> None:
-    """Write each of `chunks`, pieces of the same parts of the file whose bytes are those of `readable`, to its own place.
+def take_to_pieces(chunks: Sequence[Chunk], place: str) -> None:
+    """Write each of `chunks`, pieces of the same parts of the file whose bytes are those of `place`, to its own place.
 
     Raises SourceError when the file cannot be read, or is no longer the one that was scanned.
     """
@@ -127,8 +129,8 @@ def take_to_pieces(chunks: Sequence[Chunk], readable: Path) -> None:
     held: dict[Chunk, list[pa.RecordBatch]] = {chunk: [] for chunk in chunks}
     row = 0
     with _refused(one.path, one.container):
-        _verify(one, readable)
-        for batch in _slowly(one, readable, max(each.rows[1] for each in chunks)):
+        _verify(one, place)
+        for batch in _slowly(one, place, max(each.rows[1] for each in chunks)):
             for chunk, found in list(held.items()):
                 first, last = max(chunk.rows[0], row), min(sum(chunk.rows), row + batch.num_rows)
                 if first < last:
@@ -139,10 +141,10 @@ def take_to_pieces(chunks: Sequence[Chunk], readable: Path) -> None:
             row += batch.num_rows
 
 
-def _slowly(chunk: Chunk, readable: Path, n_rows: int) -> Iterator[pa.RecordBatch]:
+def _slowly(chunk: Chunk, place: str, n_rows: int) -> Iterator[pa.RecordBatch]:
     if chunk.container == "parquet":
-        return parquet_file.read_slowly(readable, *chunk.parts, n_rows)
-    return iter(arrow_file.read_parts(readable, *chunk.parts, chunk.start, chunk.end).to_batches(n_rows))
+        return parquet_file.read_slowly(place, *chunk.parts, n_rows)
+    return iter(arrow_file.read_parts(place, *chunk.parts, chunk.start, chunk.end).to_batches(n_rows))
 
 
 def _write(table: pa.Table, chunk: Chunk) -> None:
@@ -155,19 +157,19 @@ def _write(table: pa.Table, chunk: Chunk) -> None:
     partial.replace(piece)
 
 
-def read_columnar(chunk: Chunk, readable: Path) -> pa.Table:
-    """Return the rows of `chunk`, whose bytes are those of `readable`.
+def read_columnar(chunk: Chunk, place: str) -> pa.Table:
+    """Return the rows of `chunk`, whose bytes are those of `place`.
 
     Raises SourceError when they are no longer those that were scanned, and when they are damaged.
     """
     with _refused(chunk.path, chunk.container):
         if chunk.is_piece:
             return _read_piece(chunk)
-        _verify(chunk, readable)
+        _verify(chunk, place)
         if chunk.container == "parquet":
-            table = parquet_file.read_parts(readable, *chunk.parts)
+            table = parquet_file.read_parts(place, *chunk.parts)
         else:
-            table = arrow_file.read_parts(readable, *chunk.parts, chunk.start, chunk.end)
+            table = arrow_file.read_parts(place, *chunk.parts, chunk.start, chunk.end)
         if table.num_rows != chunk.rows[1]:
             raise pa.ArrowInvalid(f"{chunk.rows[1]} rows were announced, and there are {table.num_rows}")
         return table
@@ -183,18 +185,18 @@ def _read_piece(chunk: Chunk) -> pa.Table:
         ) from None
 
 
-def _verify(chunk: Chunk, readable: Path) -> None:
-    schema = (parquet_file if chunk.container == "parquet" else arrow_file).schema_of(readable)
-    if _hash(readable, schema, chunk.start, chunk.end) != chunk.sha256:
+def _verify(chunk: Chunk, place: str) -> None:
+    schema = (parquet_file if chunk.container == "parquet" else arrow_file).schema_of(place)
+    if _hash(place, schema, chunk.start, chunk.end) != chunk.sha256:
         raise SourceError(
             f"{chunk.path}: bytes {chunk.start:,} to {chunk.end:,} changed while the build was reading them. Run it again "
             "when nothing writes to the file"
         )
 
 
-def _hash(readable: Path, schema: pa.Schema, start: int, end: int) -> str:
+def _hash(place: str, schema: pa.Schema, start: int, end: int) -> str:
     state = hashlib.sha256(schema.serialize())
-    with readable.open("rb") as file:
+    with open_columns(place) as file:
         file.seek(start)
         left = end - start
         while left and (block := file.read(min(BLOCK, left))):
@@ -210,7 +212,7 @@ def _refused(path: str, kind: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None:
-            raise
+            raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from None
         raise _damaged(path, kind, error) from None
     except (pa.ArrowException, UnicodeDecodeError, EOFError) as error:
         raise _damaged(path, kind, error) from None

@@ -22,6 +22,13 @@ _SHARDED: Final = re.compile(r"\w+(?:\.\w+)*-\d{5}-of-\d{5}.*\..*")
 _CONFIGS: Final = re.compile(r"\A\ufeff?---\s*\n(?:(?!---).*\n)*?configs:", re.MULTILINE)
 
 
+class Choice(NamedTuple):
+    """Which part of a dataset is meant."""
+
+    split: str | None = None
+    config: str | None = None
+
+
 class Layout(NamedTuple):
     """The files of a dataset: those of the splits that are read, and what is left out, with why."""
 

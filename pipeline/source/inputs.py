@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from pipeline.source.datasets_dir import Choice, Layout, is_dataset, layout_of
+from pipeline.source.hub import SCHEME, dataset_of, find_dataset
 from pipeline.source.opening import COMPRESSED
 from pipeline.source.settings import Source
 from pipeline.source.urls import identity, is_url, without_query
@@ -21,12 +23,17 @@ TEXT_SUFFIXES: Final = tuple(".txt" + packed for packed in _PACKED)
 
 
 def expand(
-    inputs: Sequence[str], *, what: str = "input", suffixes: tuple[str, ...] = SUFFIXES
+    inputs: Sequence[str],
+    *,
+    what: str = "input",
+    suffixes: tuple[str, ...] = SUFFIXES,
+    choice: Choice | None = None,
 ) -> tuple[list[str], list[str]]:
     """Return (input files, ignored files): each once, globs and directories expanded in sorted order.
 
-    Ignored is what a directory holds beside files of a known kind. Raises ConfigError for an input that names no file, and
-    for a file of a kind that is not read.
+    Ignored is what a directory holds beside files of a known kind, and of a dataset what `choice` leaves out; without it,
+    directories are no datasets, and names of datasets on the hub are none. Raises ConfigError for an input that names no
+    file, and for a file of a kind that is not read.
     """
     if not inputs:
         raise ConfigError("[source] inputs is empty: name files, directories or globs, or give --input PATH")
@@ -38,13 +45,17 @@ def expand(
                 f"{what} {given!r}: expected the path of a file, a directory or a glob, got an empty text"
             )
         try:
-            found, beside = _elsewhere(given, what, suffixes) if is_url(given) else _here(given, what, suffixes)
+            dataset = None if choice is None else _dataset(given, what, suffixes, choice)
+            if dataset is not None:
+                found, beside = dataset
+            else:
+                found, beside = _elsewhere(given, what, suffixes) if is_url(given) else _here(given, what, suffixes)
         except OSError as error:
             raise ConfigError(f"{what} {given!r}: cannot be read: {error.strerror or error}") from None
         ignored += beside
         if not found:
             lacks = "the directory holds" if beside or Path(given).is_dir() else "no such file, and there is"
-            seen = "" if is_url(given) else f" (seen from {Path.cwd()})"
+            seen = "" if is_url(given) or given.startswith(SCHEME) else f" (seen from {Path.cwd()})"
             raise ConfigError(f"{what} {given!r}: {lacks} no {', '.join(suffixes)} file{seen}")
         for name in found:
             if not without_query(name).endswith(suffixes):
@@ -53,6 +64,22 @@ def expand(
                 raise ConfigError(f"{what} {name!a}: the name holds characters that cannot be printed; rename the file")
             paths.setdefault(identity(name), name)
     return list(paths.values()), ignored
+
+
+def _dataset(given: str, what: str, suffixes: tuple[str, ...], choice: Choice) -> Layout | None:
+    """Return the files of the dataset that an input names; None if it names none."""
+    where, path = f"{what} {given!r}", Path(given)
+    if path.is_dir():
+        if any(choice) or is_dataset(path, suffixes):
+            return layout_of(path, *choice, where=where, suffixes=suffixes)
+        return None
+    if given.startswith(SCHEME) or not (path.exists() or path.is_symlink() or is_url(given)):
+        named = dataset_of(given, suffixes)
+        if named is not None:
+            return find_dataset(named, *choice, where=where, suffixes=suffixes)
+    if any(choice):
+        raise ConfigError(f"{where}: no dataset, and split or config of its set would choose a part of one; drop them")
+    return None
 
 
 def _elsewhere(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -108,11 +135,12 @@ def expand_sets(
     ignored: list[str] = []
     names: dict[tuple[str, str], str] = {}
     owner: dict[str, int] = {}
-    groups = [(0, what, config.inputs, NO_RULES)] if config.inputs or not config.sets else []
+    groups = [(0, what, config.inputs, NO_RULES, Choice())] if config.inputs or not config.sets else []
     for number, each in enumerate(config.sets, 1):
-        groups.append((number, f"[[source.sets]] {number}", each.inputs, each.rules()))
-    for number, where, inputs, rules in groups:
-        paths, beside = expand(inputs, what=where, suffixes=suffixes)
+        choice = Choice(each.split, each.config)
+        groups.append((number, f"[[source.sets]] {number}", each.inputs, each.rules(), choice))
+    for number, where, inputs, rules, choice in groups:
+        paths, beside = expand(inputs, what=where, suffixes=suffixes, choice=choice)
         ignored += beside
         for path in paths:
             name = names.setdefault(identity(path), path)

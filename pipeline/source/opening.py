@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, Self
 
+import pyarrow as pa
+
 from pipeline.source.chunk import SourceError
 from pipeline.source.urls import is_url
 
@@ -33,12 +35,30 @@ def open_file(place: str, *, from_start: bool = True) -> tuple[File, int]:
         from pipeline.source.remote import open_anywhere, open_stream
 
         return open_stream(place) if from_start else open_anywhere(place)
-    path = Path(place)
+    path = Path(local(place))
     if not stat.S_ISREG(path.stat().st_mode):
         raise SourceError(
             f"{place}: not a file whose bytes lie on disk (a pipe, a socket or a device); save it to a file first"
         )
     return path.open("rb"), path.stat().st_size
+
+
+def open_columns(place: str) -> pa.NativeFile:
+    """Return the open file at a path or URL, for reading here and there; one on disk is mapped into memory. Raises OSError."""
+    if is_url(place):
+        from pipeline.source.remote import open_anywhere
+
+        return open_anywhere(place)[0]
+    return pa.memory_map(local(place))
+
+
+def local(place: str) -> str:
+    """Return the path of a file on disk, which may be one of the hub's cache."""
+    if not place.startswith("hf://"):
+        return place
+    from pipeline.source.hub import place_of
+
+    return place_of(place)
 
 
 class Counted:

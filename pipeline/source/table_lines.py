@@ -1,7 +1,6 @@
 """The records of a chunk of a table, as ingest takes them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -47,7 +46,7 @@ def columnar_lines(chunk: Chunk, config: Source) -> pa.Table:
 
     Raises SourceError when the file is no longer the one that was scanned, and when it is damaged.
     """
-    table = read_columnar(chunk, Path(chunk.at or chunk.path))
+    table = read_columnar(chunk, chunk.at or chunk.path)
     raws = pa.chunked_array([records(part) for part in _slices(table)], pa.large_binary())
     is_long = pc.greater(pc.binary_length(raws), config.max_line_bytes)
     n = table.num_rows

@@ -21,6 +21,8 @@ def without_query(name: str) -> str:
 
 def identity(name: str) -> tuple[str, str]:
     """Return what all names of one file have in common. Raises OSError."""
+    if name.startswith("hf://"):
+        return "hf", name
     if is_url(name):
         parts = urlsplit(name)
         return f"{parts.scheme}://{parts.netloc}?{parts.query}", unquote(parts.path)
