@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.check import check
 from pipeline.config import load_config
 from pipeline.run import build
+from pipeline.source import Source, scan
 
 
 def warm(config: Path) -> None:
@@ -26,6 +27,9 @@ def warm(config: Path) -> None:
         record = json.dumps({"question": question["content"], "answer": answer["content"]})
         lines.write_text(f"{record}\n{record.replace('kernel', 'colonel')}\n", encoding="utf-8")
         check([str(lines)])
+        array = Path(directory) / "warm.json"
+        array.write_text(f"[{', '.join([record] * 3000)}]", encoding="utf-8")  # too large for the plain walk
+        scan(str(array), Source(), Path(directory))
 
 
 if __name__ == "__main__":
