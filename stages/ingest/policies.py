@@ -74,13 +74,21 @@ def _ended(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbe
         return found
     ended = []
     for i, said in found:
-        content = said.content
-        while said.role == "assistant" and content and content.endswith(policies.end_texts):
-            end = max((text for text in policies.end_texts if content.endswith(text)), key=len)
-            content = content[: -len(end)]
-        counts["end_texts"] += content != said.content
-        ended.append((i, said._replace(content=content)))
+        if said.role == "assistant" and said.content:
+            content = said.content[: _end_before(said.content, policies.end_texts)]
+            counts["end_texts"] += content != said.content
+            ended.append((i, said._replace(content=content)))
+        else:
+            ended.append((i, said))
     return ended
+
+
+def _end_before(content: str, texts: tuple[str, ...]) -> int:
+    """Return where `content` ends without any of `texts`, of which it may have millions: none of what is left is copied."""
+    end = len(content)
+    while sizes := [len(text) for text in texts if content.endswith(text, 0, end)]:
+        end -= max(sizes)
+    return end
 
 
 def _answered(found: Numbered, policies: Policies, counts: dict[str, int]) -> Numbered:
@@ -126,34 +134,41 @@ def _opened_by_user(found: Numbered, policies: Policies, counts: dict[str, int])
 def _alternating(found: Numbered, policies: Policies, counts: dict[str, int]) -> list[Message]:
     if policies.same_role == "keep":
         return [said for _, said in found]
-    together: list[Message] = []
+    runs: list[list[Message]] = []  # joined at the end, each at once: a record may be one run of a million messages
     for i, said in found:
-        if not together or said.role != together[-1].role or said.role not in ALTERNATING:
-            together.append(said)
+        if not runs or said.role != runs[-1][-1].role or said.role not in ALTERNATING:
+            runs.append([said])
+            is_called, is_answered = bool(said.tool_calls), bool(said.content)
         elif policies.same_role == "quarantine":
             raise LineError(
                 DropReason.SAME_ROLE,
                 f'message {i} is the {said.role}\'s, as the one before ([ingest] same_role = "merge" joins them)',
             )
         else:
-            together[-1] = _merged(together[-1], said, policies.merge_with, i)
+            _refuse_apart(runs[-1][-1], said, i, is_called=is_called, is_answered=is_answered)
+            runs[-1].append(said)
+            is_called, is_answered = is_called or bool(said.tool_calls), is_answered or bool(said.content)
             counts["same_role"] += 1
-    return together
+    return [run[0] if len(run) == 1 else _merged(run, policies.merge_with) for run in runs]
 
 
-def _merged(before: Message, said: Message, border: str, i: int) -> Message:
+def _refuse_apart(before: Message, said: Message, i: int, *, is_called: bool, is_answered: bool) -> None:
+    """Raise LineError if `said` cannot be joined to a run of messages that ends with `before`, and has calls or text."""
     for name in ("weight", "name", "tool_call_id"):
         if getattr(before, name) != getattr(said, name):
             raise _apart(i, f"their {name} is not the same")
     # A message says its reasoning first, then its text, then its calls; joined, nothing may change places.
-    if before.tool_calls and (said.content or said.reasoning):
+    if is_called and (said.content or said.reasoning):
         raise _apart(i, "it says something after a call")
-    if before.content and said.reasoning:
+    if is_answered and said.reasoning:
         raise _apart(i, "it reasons after an answer")
-    calls = [text.strip()[1:-1].strip() for text in (before.tool_calls, said.tool_calls) if text]
-    return before._replace(
-        content=_joined(before.content, said.content, border),
-        reasoning=_joined(before.reasoning, said.reasoning, border),
+
+
+def _merged(run: list[Message], border: str) -> Message:
+    calls = [said.tool_calls.strip()[1:-1].strip() for said in run if said.tool_calls]
+    return run[0]._replace(
+        content=_joined([said.content for said in run], border),
+        reasoning=_joined([said.reasoning for said in run], border),
         tool_calls=f"[{', '.join(calls)}]" if calls else None,
     )
 
@@ -162,5 +177,6 @@ def _apart(i: int, why: str) -> LineError:
     return LineError(DropReason.SAME_ROLE, f"message {i} cannot be joined to the one before: {why}")
 
 
-def _joined(a: str | None, b: str | None, border: str) -> str | None:
-    return border.join((a, b)) if a and b else a or b
+def _joined(texts: list[str | None], border: str) -> str | None:
+    said = [text for text in texts if text]
+    return border.join(said) if said else texts[-1]

@@ -11,7 +11,7 @@ from stages.ingest.decode import LineError
 from stages.ingest.messages import Message
 from stages.ingest.policies import Policies, settle
 from tests.stages.chats import CALL
-from tests.stages.reading import read, refused, said
+from tests.stages.reading import kept, read, refused, said
 from tests.stages.rows import records
 
 ROLES = {"s": "system", "u": "user", "a": "assistant", "t": "tool"}
@@ -110,6 +110,15 @@ def test_joined_messages_keep_text_reasoning_and_calls_in_order():
     assert (message["reasoning"], message["content"]) == ("r", "a\nb")
     assert message["tool_calls"] == '[{"name": "f"}, {"name":"g"}]'
     assert row["repairs"] == ["same_role:3"]
+
+
+def test_a_run_of_many_messages_and_an_answer_of_many_end_texts_are_made_of_each_once():
+    calls = [{"role": "assistant", "tool_calls": [CALL]}] * 20_000
+    row = kept({"messages": [{"role": "user", "content": "q"}] * 20_000 + calls}, same_role="merge", merge_with="|")
+    assert said(row)[0] == ("user", "|".join("q" * 20_000))
+    assert json.loads(row["messages"][1]["tool_calls"]) == [CALL] * 20_000
+    row = kept({"prompt": "q", "completion": "a" + "<|end|></s>" * 100_000}, end_texts=("</s>", "<|end|>"))
+    assert (said(row)[1][1], row["repairs"]) == ("a", ["end_texts:1"])
 
 
 def test_the_manifest_counts_each_repair():
