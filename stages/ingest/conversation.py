@@ -13,7 +13,7 @@ from stages.ingest.messages import Conversation, Message, agreed, optional_text,
 from stages.ingest.policies import Policies, refuse_disliked, says_something, settle
 from stages.ingest.rules import NO_RULES, Rules
 from stages.ingest.shapes import SHAPES, Draft, Shape, recognise
-from stages.ingest.shapes.pairs import with_room
+from stages.ingest.shapes.pairs import ANSWERS, with_room
 
 SYSTEMS: Final = ("system", "system_prompt")
 """Keys of a record that hold its first message."""
@@ -74,6 +74,7 @@ def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Polici
     if isinstance(found, LineError):
         return found
     try:
+        _refuse_answer_beside(line.value, found.messages)
         messages, repairs = settle(_with_system(line, found.messages, found), policies)
         tools = _tools(line, found)
         tags, own_id = _tags(line, rules, found), found.record_id or _own_id(line)
@@ -88,6 +89,19 @@ def _settled(found: Draft | LineError, line: Line, kind: Shape, policies: Polici
         rejected=found.rejected,
         repairs=(*found.repairs, *repairs),
     )
+
+
+def _refuse_answer_beside(record: Any, messages: Sequence[Message]) -> None:
+    """Raise LineError if the user speaks last and an answer stands beside the messages (ChatQA): both would be lost."""
+    if not isinstance(record, dict) or not messages or messages[-1].role != "user":
+        return
+    for key in sorted(record.keys() & ANSWERS):
+        if record[key] and isinstance(record[key], str | list | dict):
+            raise LineError(
+                DropReason.BAD_SHAPE,
+                f"{key} beside messages of which the user's is the last may be the answer to it, and would be lost;"
+                " make it the last message, or remove it",
+            )
 
 
 def _with_system(line: Line, messages: list[Message], draft: Draft) -> list[Message]:

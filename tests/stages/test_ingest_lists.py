@@ -53,12 +53,22 @@ def test_a_turn_without_answer_is_trimmed_and_counted_in_every_list():
         assert (said(row), row["repairs"]) == (ASKED, ["trailing:1"])
 
 
+@pytest.mark.parametrize("key", ["answers", "response", "output"])
+def test_an_answer_beside_turns_that_nothing_answers_is_not_lost(key):
+    for turns in ({"messages": [*QA, QA[0]]}, {"data": ["Why?", "Because.", "And?"]}):
+        reason, detail = refused({**turns, key: ["So."] if key == "answers" else "So."})
+        assert (reason, key in detail) == (DropReason.BAD_SHAPE, True), detail
+        assert kept({**turns, key: None})["repairs"] == ["trailing:1"]
+    assert said(kept({"messages": QA, key: "So."})) == ASKED
+
+
 @pytest.mark.parametrize(
     ("record", "reason", "place"),
     [
         ({"messages": [QA[0], "Because."]}, DropReason.BAD_SHAPE, "messages[1]: expected an object"),
         ({"conversations": ["Why?", None]}, DropReason.BAD_SHAPE, "conversations[1]: expected text, got None"),
         ({"data": ["Why?", {"role": "x"}]}, DropReason.BAD_SHAPE, "data[1]"),
+        ({"conversations": ["a", "b"], "data": ["c", "d"]}, DropReason.BAD_SHAPE, "conversations, data say different"),
         (["Why?", 3], DropReason.BAD_SHAPE, "[1]: expected text, got 3"),
         ([QA[0], 3], DropReason.BAD_SHAPE, "[1]: expected an object"),
         ({"messages": [{"message": None}, {"message": "x"}]}, DropReason.BAD_SHAPE, "messages[0].message"),

@@ -100,3 +100,18 @@ def test_what_would_be_lost_beside_the_sides_is_refused(more):
 )
 def test_one_side_alone_is_no_preference(record):
     assert kept(record)["shape"] == "messages"
+
+
+def test_a_history_is_said_before_what_is_asked():
+    said_before = {"history": [["Who?", "Ada."]]}
+    before = [("user", "Who?"), ("assistant", "Ada.")]
+    sides = {"chosen": "Because.", "rejected": "No."}
+    for asked in ({"instruction": "Why?"}, {"prompt": "Why?"}, {"prompt": QA[:1]}):
+        assert said(kept(asked | sides | said_before)) == [*before, *ASKED]
+    for asked in ({"messages": QA[:1]}, {"prompt": "Why?", "chosen": QA}):
+        assert refused(sides | asked | said_before)[0] == DropReason.BAD_SHAPE
+
+
+def test_long_conversations_on_both_sides_are_compared_once():
+    turns = [{"role": role, "content": f"{role} {i}"} for i in range(20_000) for role in ("user", "assistant")]
+    assert len(kept({"messages": turns, "chosen": turns, "rejected": "No."})["messages"]) == len(turns)

@@ -104,7 +104,7 @@ class Pair:
         n_others = sum(bool(record.get(other)) for other in self.answers if other != key)
         return [
             Draft(
-                [*_history(record), *question, *answer],
+                [*history(record), *question, *answer],
                 self.asked if self.is_chat else None,
                 line.verbatim("rejected") if record.get("rejected") else None,
                 read=frozenset(("source",)) if "source" in self.question else frozenset(),
@@ -181,7 +181,7 @@ def _reasoning(record: Record) -> str | None:
     return thoughts[key] if key else None
 
 
-def _history(record: Record) -> Iterator[Message]:
+def history(record: Record) -> Iterator[Message]:
     """Yield the turns before the question: pairs in a list, each a list of two texts or an object."""
     history = record.get(HISTORY) or []
     if not isinstance(history, list):

@@ -140,6 +140,10 @@ FLAT: Final = (
     ),
 )
 """A question and its answer under names that many data sets share."""
+ANSWERS: Final = frozenset(
+    (*(key for pair in FLAT for key in pair.answers), "answers", "completions", "outputs", "responses", "targets")
+)
+"""Keys of answers, in one data set or another."""
 
 
 def with_room(record: Any) -> Any:

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, optional_text
-from stages.ingest.shapes.pair import SPEAKING
-from stages.ingest.shapes.pairs import FLAT
+from stages.ingest.shapes.pair import HISTORY, SPEAKING, history
+from stages.ingest.shapes.pairs import ANSWERS
 from stages.ingest.shapes.shape import Draft, Shape
 from stages.ingest.shapes.transcript import messages_of, style_of
 from stages.ingest.shapes.turn_lists import turns_key
@@ -15,10 +15,6 @@ _CHOSEN, _REJECTED, _PROMPT = "chosen", "rejected", "prompt"
 _ASKED: Final = ("instruction", "question", "query", "input", "context")
 """Keys of texts that are the question, in the order in which they are said."""
 _SIDES: Final = frozenset((_CHOSEN, _REJECTED, "is_correct"))
-_ANSWERS: Final = frozenset(
-    (*(key for pair in FLAT for key in pair.answers), "answers", "completions", "outputs", "responses", "targets")
-)
-"""Keys of answers that nobody chose: they are left out, and counted."""
 
 
 def _is_preference(record: Any) -> bool:
@@ -49,15 +45,23 @@ def _asked(record: dict[str, Any], line: Line) -> tuple[tuple[str, ...], list[Me
     """Return (the keys of what was asked, what was asked)."""
     key = turns_key(record)
     if key is not None and record[key]:
+        if record.get(HISTORY):
+            raise bad_shape("record", f"the turns before {key} in it, and not under {HISTORY}", record[HISTORY])
         return (key,), turns(record[key], (key,), line)
+    before = list(history(record))
     prompt = record.get(_PROMPT)
-    if isinstance(prompt, str) and prompt.startswith("\n\n") and (style := style_of(f"{prompt}\n\nAssistant:")):
+    if (
+        not before
+        and isinstance(prompt, str)
+        and prompt.startswith("\n\n")
+        and (style := style_of(f"{prompt}\n\nAssistant:"))
+    ):
         messages = messages_of(prompt, style, _PROMPT, line)
         return (_PROMPT,), messages[:-1] if messages[-1] == Message("assistant", "") else messages
     if prompt:
-        return (_PROMPT,), side(prompt, (_PROMPT,), line, "user")
+        return (_PROMPT,), [*before, *side(prompt, (_PROMPT,), line, "user")]
     parts = {key: said for key in _ASKED if (said := optional_text(record, key))}
-    return tuple(parts), [Message("user", line.input_border.join(parts.values()))] if parts else []
+    return tuple(parts), [*before, Message("user", line.input_border.join(parts.values()))] if parts else before
 
 
 def _chosen(value: Any, is_asked: bool, line: Line) -> list[Message]:
@@ -68,10 +72,9 @@ def _chosen(value: Any, is_asked: bool, line: Line) -> list[Message]:
 
 def _refuse_others(asked: list[Message], chosen: list[Message]) -> None:
     """Raise LineError if the record asks something that its whole conversation does not have."""
+    messages, contents = set(chosen), {said.content for said in chosen if said.role != "assistant"}
     for said in asked:
-        if said not in chosen and not any(
-            said.content == other.content for other in chosen if other.role != "assistant"
-        ):
+        if said not in messages and said.content not in contents:
             raise bad_shape(
                 _CHOSEN, f"what the record asks ({said.role}) among its messages, or an answer alone", said.content
             )
@@ -85,7 +88,7 @@ def _count_others(record: dict[str, Any], read: tuple[str, ...], messages: list[
         value = record[key]
         if not value or (isinstance(value, str) and _is_said(value, contents)):
             continue
-        if key not in _ANSWERS:
+        if key not in ANSWERS:  # those nobody chose: they are left out, and counted
             raise bad_shape("record", f"what {key} says among the messages, or under a key that is not read", value)
         n_others += len(value) if isinstance(value, list) else 1
     return n_others

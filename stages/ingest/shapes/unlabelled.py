@@ -4,7 +4,7 @@ from itertools import cycle
 from typing import Any, Final
 
 from stages.ingest.line import Line
-from stages.ingest.messages import Message, bad_shape, refuse_media, refuse_unknown, text
+from stages.ingest.messages import Message, agreed, bad_shape, refuse_media, refuse_unknown, text
 from stages.ingest.shapes.shape import Draft, Shape
 from stages.ingest.shapes.turn_lists import TURNS, first_turn, turns_key
 from stages.ingest.turns import loss_weight
@@ -49,6 +49,8 @@ def _is_texts(record: Any) -> bool:
 
 def _read_texts(record: Any, _: Line) -> list[Draft]:
     key = _texts_key(record) if isinstance(record, dict) else None
+    if key is not None:  # beside another list, of which it cannot be told whether it is said too
+        agreed({name: record[name] for name in _LISTS if isinstance(record.get(name), list) and record[name]}, "record")
     listed = record if isinstance(record, list) else record[key] if key is not None else None
     if not isinstance(listed, list):
         raise bad_shape("record", f"a list of texts, or one under {', '.join(_LISTS)}", record)
