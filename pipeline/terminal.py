@@ -54,7 +54,7 @@ class TerminalProgress(progress.Progress):
             self._print("", f"{n_empty} of them hold no record")
         if ignored:
             named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
-            self._print("", f"ignored, of no known kind: {len(ignored)} ({named})")
+            self._print("", f"not read, of no known kind or of another split: {len(ignored)} ({named})")
 
     def referred(
         self, name: str, paths: Sequence[str], n_records: int, unreadable: Mapping[str, int], directory: Path

@@ -154,7 +154,7 @@ def _published(directory: Path, config: str | None, where: str) -> dict[str, lis
     base = directory.absolute()
     card = directory / "README.md"
     try:
-        data = RepoCard.load(card, ignore_metadata_errors=False).data if card.is_file() else DatasetCardData()
+        data = RepoCard.load(card, ignore_metadata_errors=False).data if _has_configs(directory) else DatasetCardData()
         configs = MetadataConfigs.from_dataset_card_data(data)
         chosen = configs[_chosen(configs, config, configs.get_default_config_name(), where)] if configs else {}
         if config is not None and not configs:
