@@ -1,5 +1,6 @@
 """Parquet and Arrow files: what a row says as JSON, which rows make a chunk, and what becomes of damage."""
 
+import csv
 import datetime as dt
 import decimal
 import gzip
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import polars as pl
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -252,14 +254,51 @@ def test_another_part_leaves_a_chunk_as_it_was(tmp_path):
     ]
 
 
-def test_conversations_in_columns_are_those_of_the_lines(tmp_path):
+CALL = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1.10}'}}
+CONVERSATIONS: list[list[dict[str, Any]]] = [
+    [
+        {"messages": [{"role": "user", "content": f"q {i}\n\t"}, {"role": "assistant", "content": f'"a" {i}, é'}]}
+        for i in range(40)
+    ],
+    [{"instruction": f"add, {i}", "input": "", "output": f"{i}\n\n1;2"} for i in range(40)],
+    [
+        {
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "", "tool_calls": [CALL]},
+                {"role": "tool", "content": "[1]"},
+                {"role": "assistant", "content": f"a {i}"},
+            ],
+        }
+        for i in range(40)
+    ],
+    [{"label": i % 2 == 0, "prompt": "[1, 2]", "completion": f"{i}"} for i in range(40)],
+]
+
+
+def to_texts(rows: list[dict[str, Any]], path: Path) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",")
+        table.writerow(rows[0])
+        table.writerows([cell if isinstance(cell, str) else json.dumps(cell) for cell in row.values()] for row in rows)
+    return path
+
+
+@pytest.mark.parametrize("rows", CONVERSATIONS)
+def test_conversations_in_tables_are_those_of_the_lines(tmp_path, rows):
     lines = tmp_path / "a.jsonl"
-    rows = [{**row, "messages": [{"role": "user", "content": "hi"}, *row["messages"][1:]]} for row in SAID]
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    path = write(tmp_path / "a.parquet", pa.Table.from_pylist(rows), "parquet-one")
-    outs = []
-    for each in (lines, path):
-        frames = [ingest_lines(read_chunk(chunk, Source()), Ingest()) for chunk in chunks_of(each, Source())]
-        outs.append([frame.drop("id", "source", "offset") for frame in frames])
-    assert outs[0][0].equals(outs[1][0])
-    assert outs[0][0]["drop_reason"].null_count() == 300
+    tables = [write(tmp_path / f"{how}{suffix}", pa.Table.from_pylist(rows), how) for how, suffix in HOWS.items()]
+    tables += [to_texts(rows, tmp_path / "a.csv"), to_texts(rows, tmp_path / "a.tsv")]
+    told = []
+    for path in (lines, *tables):
+        frame = pl.concat([ingest_lines(read_chunk(chunk, SMALL), Ingest()) for chunk in chunks_of(path)])
+        of_tools = [json.loads(tools) if tools else None for tools in frame["tools"]]
+        of_rest = frame.select("line", "shape", "drop_reason", "messages").to_dicts()
+        for row in of_rest:
+            for turn in row["messages"]:
+                turn["tool_calls"] = json.loads(turn["tool_calls"] or "null")
+        told.append((of_tools, of_rest))
+    assert [path.name for path, each in zip(tables, told[1:], strict=True) if each != told[0]] == []
+    assert sum(row["drop_reason"] is None for row in told[0][1]) >= 20

@@ -203,6 +203,20 @@ def test_cells_that_hold_lists_of_turns_are_read_as_json(tmp_path):
     assert json.loads(third or b"")["messages"] == '[{"a": 1, "a": 2}]'
 
 
+def test_marks_of_a_table_are_true_or_false(tmp_path):
+    path = write(tmp_path / "a.csv", b"label,is_correct,yes\nTrue,false,True\n FALSE ,0,false\nmaybe,,\n")
+    assert records(path) == [
+        {"label": True, "is_correct": False, "yes": "True"},
+        {"label": False, "is_correct": "0", "yes": "false"},
+        {"label": "maybe", "is_correct": "", "yes": ""},
+    ]
+    turn = '{"from": "gpt", "value": "a"}'
+    row = '"' + turn.replace('"', '""') + '"'
+    assert records(write(tmp_path / "a.csv", f"chosen,text\n{row},{row}\n".encode())) == [
+        {"chosen": json.loads(turn), "text": turn}
+    ]
+
+
 def test_a_compressed_table_reads_as_what_it_holds(tmp_path):
     data = b"a,b\n" + b"".join(b'%d,"x\n%d"\n' % (i, i) for i in range(500))
     plain = rows(write(tmp_path / "a.csv", data))
