@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import sys
+from collections.abc import Iterator
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -46,6 +47,19 @@ def leave_out() -> None:
     Only for a process of our own, before it has loaded any of them.
     """
     sys.meta_path.insert(0, _Absent)
+
+
+@contextlib.contextmanager
+def with_companions() -> Iterator[None]:
+    """Let imports find what leave_out hides, as long as this lasts: for a library that cannot be loaded without."""
+    hidden = _Absent in sys.meta_path
+    if hidden:
+        sys.meta_path.remove(_Absent)
+    try:
+        yield
+    finally:
+        if hidden:
+            sys.meta_path.insert(0, _Absent)
 
 
 def keep_memory() -> None:

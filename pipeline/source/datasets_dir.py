@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from pipeline.lean import with_companions
 from schemas.settings import ConfigError
 
 TRAIN: Final = "train"
@@ -142,12 +143,9 @@ def _json(path: Path, where: str) -> dict[str, Any]:
 
 def _published(directory: Path, config: str | None, where: str) -> dict[str, list[str]]:
     """Return the files of each split that load_dataset would read, found by its own rules: card, numbered shards, names."""
-    from datasets.data_files import (
-        DataFilesDict,
-        get_data_patterns,
-        sanitize_patterns,
-    )  # the library takes its time to load
-    from datasets.utils.metadata import MetadataConfigs
+    with with_companions():  # the library asks for pandas; and takes its time to load
+        from datasets.data_files import DataFilesDict, get_data_patterns, sanitize_patterns
+        from datasets.utils.metadata import MetadataConfigs
     from huggingface_hub import DatasetCardData
     from huggingface_hub.repocard import RepoCard
 

@@ -31,6 +31,15 @@ def test_all_stages_run_without_the_companions_that_libraries_look_for(tmp_path:
     assert done.stdout.strip() == ""
 
 
+def test_the_splits_of_a_directory_are_found_though_the_library_that_finds_them_needs_a_companion(tmp_path: Path):
+    for name in ("train", "validation"):
+        write_corpus(tmp_path / "chats" / f"{name}.jsonl", 40)
+    config = write_config(tmp_path, tmp_path / "chats")
+    done = subprocess.run([sys.executable, "-c", CODE, str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pandas" in done.stdout.split()
+
+
 FAULTS = """
 import resource, sys
 if sys.argv[1] == "call":
