@@ -28,6 +28,11 @@ class Line:
         self._names: dict[Path, Path] = {}
         self._opened: dict[Path, dict[str, msgspec.Raw] | list[msgspec.Raw]] = {}
 
+    @property
+    def size(self) -> int:
+        """Return how many bytes it has."""
+        return len(self._raw)
+
     def verbatim(self, *path: str | int) -> str:
         """Return the JSON text at `path`, byte for byte: `1.10`, `1E5` and escapes stay as they were written.
 

@@ -156,3 +156,19 @@ def test_a_bad_instance_of_an_instruction_costs_no_other():
         ("bad_shape", "instances[2]"),
         ("bad_shape", "instances[3].constraints"),
     ]
+
+
+@pytest.mark.parametrize("wrap", ["task", "instances", "tree"])
+def test_a_record_that_repeats_itself_beyond_measure_is_refused_and_an_ordinary_one_is_not(wrap):
+    def record(size, n):
+        said = "d" * size
+        if wrap == "task":
+            return {"Definition": said, "Instances": [{"input": str(i), "output": "b"} for i in range(n)]}
+        if wrap == "instances":
+            return {"instruction": said, "instances": [{"input": str(i), "output": "b"} for i in range(n)]}
+        replies = [{"text": str(i), "role": "assistant"} for i in range(n)]
+        return {"prompt": {"text": said, "role": "prompter", "replies": replies}}
+
+    assert len(read(record(1_000, 2_000))) == 2_000
+    reason, detail = refused(record(100_000, 100_000))  # ten gigabytes
+    assert (reason, "64 times as long as the record" in detail) == ("bad_shape", True)

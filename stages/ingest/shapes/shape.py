@@ -1,9 +1,10 @@
 """What a shape is, and what its adapter makes of a record."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message
@@ -34,6 +35,28 @@ def keys_of(record: Any) -> Any:
 
 Found: TypeAlias = Draft | LineError
 """A conversation of a record, or why this one of them cannot be read; the others can."""
+
+
+MOST_TIMES: Final = 64
+"""How many times the characters of a record its conversations may have. A published task, whose definition each of its
+instances repeats, has up to about 40; a line made to fill the memory has thousands."""
+
+
+def all_of(found: Iterable[Found], line: Line) -> list[Found]:
+    """Return the conversations that a record repeats parts of; raises LineError when they are MOST_TIMES as long as it."""
+    room = MOST_TIMES * line.size
+    kept: list[Found] = []
+    for one in found:
+        kept.append(one)
+        if not isinstance(one, LineError):
+            room -= sum(len(said.content or "") for said in one.messages)
+        if room < 0:
+            detail = (
+                f"its first {len(kept)} conversations alone are {MOST_TIMES} times as long as the record, parts of which each of"
+                " them repeats; divide it into several records"
+            )
+            raise LineError(DropReason.BAD_SHAPE, detail)
+    return kept
 
 
 @dataclass(frozen=True, kw_only=True)

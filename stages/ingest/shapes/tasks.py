@@ -7,7 +7,7 @@ from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, optional_text, text
-from stages.ingest.shapes.shape import Draft, Found, Shape, keys_of
+from stages.ingest.shapes.shape import Draft, Found, Shape, all_of, keys_of
 
 Record = dict[str, Any]
 _ABSENT: Final = ("", "-")
@@ -38,7 +38,7 @@ def _task_file(record: Any, line: Line) -> list[Found]:
         for name in (record[key] if isinstance(record.get(key), list) else ())
         if isinstance(name, str) and name
     )
-    return list(_each(record["Instances"], "Instances", lambda one, at: _of_task(one, asked, tags, at, line)))
+    return all_of(_each(record["Instances"], "Instances", lambda one, at: _of_task(one, asked, tags, at, line)), line)
 
 
 def _definition(record: Record) -> list[str]:
@@ -81,11 +81,12 @@ def _instances(record: Any, line: Line) -> list[Found]:
     if not isinstance(reformulations, list):
         raise bad_shape("reformulations", "a list", reformulations)
     instruction = text(record["instruction"], "instruction")
-    return [
-        found
+    found = (
+        one
         for key, rows in (("instances", record["instances"]), ("reformulations", reformulations))
-        for found in _each(rows, key, lambda one, at: _of_instruction(one, instruction, at, line))
-    ]
+        for one in _each(rows, key, lambda one, at: _of_instruction(one, instruction, at, line))
+    )
+    return all_of(found, line)
 
 
 def _of_instruction(instance: Any, instruction: str, at: str, line: Line) -> Draft:

@@ -7,7 +7,7 @@ from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
 from stages.ingest.messages import Message, bad_shape, role, text
-from stages.ingest.shapes.shape import Draft, Found, Shape
+from stages.ingest.shapes.shape import Draft, Found, Shape, all_of
 from stages.ingest.turns import loss_weight, roles_of
 
 _ROOT: Final = "prompt"
@@ -45,7 +45,7 @@ def _read(record: Any, line: Line) -> list[Found]:
             )
             raise LineError(DropReason.UNKNOWN_SHAPE, detail)
         raise bad_shape("record", "a tree of messages with text, role and replies", record)
-    return list(_paths(at, root, line))
+    return all_of(_paths(at, root, line), line)
 
 
 def _paths(at: str, root: Any, line: Line) -> Iterator[Found]:
