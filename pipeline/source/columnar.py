@@ -65,21 +65,22 @@ def scan_columnar(
             chunk = Chunk(
                 path=path,
                 container=kind,
-                start=start,
-                end=end,
+                start=start + (end - start) * row // n_rows,  # of a piece, about there
+                end=start + (end - start) * min(row + step, n_rows) // n_rows,
                 line=line,
                 sha256=sha256,
                 rules=rules,
                 at=at,
-                spool=str(spool_dir / f"{_name(path)}-{start}-{row}-{sha256[:16]}") if is_piece else None,
+                spool=str(spool_dir / f"{_name(path)}-{first}-{row}-{sha256[:16]}") if is_piece else None,
                 parts=(first, last),
                 rows=(row, min(step, n_rows - row)),
                 is_piece=is_piece,
             )
             of_part.append(chunk)
             line += chunk.rows[1]
-        if of_part and of_part[0].is_piece and (unpacked is not None if needed is None else start in needed):
-            take_to_pieces(of_part, place)
+        if needed is not None or unpacked is not None:
+            wanted = [chunk for chunk in of_part if chunk.is_piece and (needed is None or chunk.start in needed)]
+            _take_to_pieces(wanted, place, start, end)
         chunks += of_part
     return chunks
 
@@ -120,17 +121,15 @@ def _together(parts: Sequence[Part], shard_bytes: int) -> Iterator[tuple[int, in
         yield first, len(parts)
 
 
-def take_to_pieces(chunks: Sequence[Chunk], place: str) -> None:
-    """Write each of `chunks`, pieces of the same parts of the file whose bytes are those of `place`, to its own place.
-
-    Raises SourceError when the file cannot be read, or is no longer the one that was scanned.
-    """
+def _take_to_pieces(chunks: Sequence[Chunk], place: str, start: int, end: int) -> None:
+    """Write each of `chunks`, pieces of the same parts, which lie from `start` to `end` of a file, to its own place."""
+    if not chunks:
+        return
     one = chunks[0]
     held: dict[Chunk, list[pa.RecordBatch]] = {chunk: [] for chunk in chunks}
     row = 0
     with _refused(one.path, one.container):
-        _verify(one, place)
-        for batch in _slowly(one, place, max(each.rows[1] for each in chunks)):
+        for batch in _slowly(one, place, start, end, max(each.rows[1] for each in chunks)):
             for chunk, found in list(held.items()):
                 first, last = max(chunk.rows[0], row), min(sum(chunk.rows), row + batch.num_rows)
                 if first < last:
@@ -139,12 +138,14 @@ def take_to_pieces(chunks: Sequence[Chunk], place: str) -> None:
                     _write(pa.Table.from_batches(found), chunk)
                     del held[chunk]
             row += batch.num_rows
+            if not held:
+                break
 
 
-def _slowly(chunk: Chunk, place: str, n_rows: int) -> Iterator[pa.RecordBatch]:
+def _slowly(chunk: Chunk, place: str, start: int, end: int, n_rows: int) -> Iterator[pa.RecordBatch]:
     if chunk.container == "parquet":
         return parquet_file.read_slowly(place, *chunk.parts, n_rows)
-    return iter(arrow_file.read_parts(place, *chunk.parts, chunk.start, chunk.end).to_batches(n_rows))
+    return iter(arrow_file.read_parts(place, *chunk.parts, start, end).to_batches(n_rows))
 
 
 def _write(table: pa.Table, chunk: Chunk) -> None:
