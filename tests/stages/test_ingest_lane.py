@@ -137,7 +137,8 @@ class Names(set[str]):
 def test_no_adapter_reads_a_key_that_the_lane_takes_for_one_that_nothing_reads():
     log: set[str] = set()
     for plan in PLANS:
-        for record in texts_of(plan):
+        open_ended = {key: SAID[plan.form][:1] for key in plan.required if key in TURNS}
+        for record in (*texts_of(plan), *([open_ended] if open_ended else [])):
             read = Line(line(record), 64)
             read.value = Asked(read.value, log)
             for shape in SHAPES.values():
@@ -145,6 +146,14 @@ def test_no_adapter_reads_a_key_that_the_lane_takes_for_one_that_nothing_reads()
             adapt(read, "auto")
     assert "instruction" in log
     assert log - {*SLOTS, *READ} == set(), "add them to READ in stages.ingest.lane.plan"
+
+
+def test_the_lane_heeds_every_setting_of_ingest():
+    heeded = {"shape", "input_border", "trailing", "first_assistant", "score", "created"}  # by doing as they say
+    closing = {"mapping", "end_texts"}  # by leaving all lines to the strict lane
+    left = {"same_role", "merge_with", "empty", "disliked", "unknown"}  # by leaving the lines that they are about
+    harmless = {"max_depth"}  # what the lane takes is never nested as deeply as the least that can be set
+    assert set(Ingest.__struct_fields__) == heeded | closing | left | harmless, "does the lane do what a new one says?"
 
 
 @pytest.mark.parametrize(

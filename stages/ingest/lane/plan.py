@@ -15,6 +15,8 @@ from stages.ingest.shapes.turn_lists import TURNS
 
 SOURCE: Final = "source"
 _MOST_IGNORED: Final = 56
+BESIDE_TURNS: Final = ("prompt", "category")
+"""Keys that are read elsewhere, and say nothing beside a list of turns (UltraChat, No Robots)."""
 TURN_KEYS: Final = ("role", "content", "from", "value")
 """In the order of stages.ingest.lane.walk_kernel."""
 IGNORED: Final = tuple(sorted(HARMLESS))[:_MOST_IGNORED]
@@ -52,7 +54,7 @@ class Plan:
 def _plans() -> tuple[Plan, ...]:
     always = frozenset((*SYSTEMS, *IDS, SOURCE))
     found = [
-        Plan(shape, frozenset((key,)), always, tags=(SOURCE,), form=form)
+        Plan(shape, frozenset((key,)), always | {*BESIDE_TURNS}, tags=(SOURCE,), form=form)
         for key in TURNS
         for shape, form in (("messages", 1), ("sharegpt", 2))
     ]
