@@ -10,7 +10,7 @@ from stages.ingest.distinct import Outcome, distinct
 from stages.ingest.line import Line, where
 from stages.ingest.mapped import MAPPED, id_of, prompt_of, system_of, tags_of, tools_at
 from stages.ingest.messages import Conversation, Message, agreed, optional_text, refuse_media
-from stages.ingest.policies import Policies, refuse_disliked, says_something, settle
+from stages.ingest.policies import Policies, refuse_disliked, refuse_untrained, says_something, settle
 from stages.ingest.rules import NO_RULES, Rules
 from stages.ingest.shapes import SHAPES, Draft, Shape, recognise
 from stages.ingest.shapes.pairs import ANSWERS, with_room
@@ -33,6 +33,8 @@ def adapt(line: Line, shape: str, policies: Policies | None = None, rules: Rules
     is_mapped = line.mapping is not None and line.mapping.reads and (rules.mapping is not None or rules.shape is None)
     kind, drafts = _read(line.value, line, MAPPED.name if is_mapped else rules.shape or shape)
     refuse_disliked(line.value, policies)
+    if line.mapping is None or line.mapping.weight is None:
+        refuse_untrained(line.value)
     return distinct([_settled(draft, line, kind, policies, rules) for draft in drafts])
 
 

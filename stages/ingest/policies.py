@@ -15,6 +15,9 @@ ALTERNATING: Final = ("user", "assistant")
 DISLIKED: Final = ("label", "kto_tag")
 """Keys of a record that say by false that its answer is a bad one."""
 
+UNTRAINED: Final = ("train", "loss_weight")
+"""Keys of a message that may stand beside all of them by mistake."""
+
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True):
     """The policies of [ingest]; see there."""
@@ -54,6 +57,20 @@ def refuse_disliked(record: object, policies: Policies) -> None:
     for key in DISLIKED:
         if record.get(key) is False:
             raise LineError(DropReason.DISLIKED, f'{key} is false: a bad answer ([ingest] disliked = "keep" trains it)')
+
+
+def refuse_untrained(record: object) -> None:
+    """Raise LineError if `record` says of itself how it is trained: that is read only of messages, or by a mapping's `weight`."""
+    if not isinstance(record, dict):
+        return
+    train, weight = (record.get(key) for key in UNTRAINED)
+    if train is False or (type(weight) in (int, float) and weight != 1):
+        key = "train" if train is False else "loss_weight"
+        raise LineError(
+            DropReason.BAD_SHAPE,
+            f"{key} of the record is not read, and it would be trained as any other: set it in its messages, let a mapping's"
+            " weight name it, or remove it",
+        )
 
 
 def says_something(said: Message) -> bool:

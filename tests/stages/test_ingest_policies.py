@@ -218,3 +218,16 @@ def test_texts_at_the_end_of_an_answer_are_cut_off_where_the_config_names_them(a
 def test_an_answer_of_nothing_but_end_texts_is_empty():
     (row,) = read({"prompt": "q", "completion": "</s>"}, end_texts=("</s>",))
     assert row["drop_reason"] == DropReason.EMPTY_MESSAGE
+
+
+@pytest.mark.parametrize(
+    ("flag", "harmless"), [({"train": False}, {"train": True}), ({"loss_weight": 0}, {"loss_weight": 1})]
+)
+def test_how_a_record_is_trained_is_not_overlooked(flag, harmless):
+    for record in ({"prompt": "q", "completion": "a"}, {"messages": chat("ua")["messages"]}, {"data": ["q", "a"]}):
+        reason, detail = refused(record | flag)
+        assert (reason, detail.startswith(next(iter(flag)))) == (DropReason.BAD_SHAPE, True)
+        assert kept(record | harmless)["messages"][1]["weight"] is None
+    mapping = {"user": "prompt", "assistant": "completion", "weight": "loss_weight"}
+    row = kept({"prompt": "q", "completion": "a", "loss_weight": 0.5}, mapping=mapping)
+    assert row["messages"][1]["weight"] == 0.5

@@ -110,3 +110,13 @@ def test_deep_trees_are_read(depth):
         root = node("a" if i % 2 == 0 else "A", root)
     (row,) = read(tree(root), max_depth=500)
     assert len(row["messages"]) == depth + 1 or row["drop_reason"] == "same_role"
+
+
+@pytest.mark.parametrize(
+    "more", [{"tool_calls": [{"name": "f"}]}, {"reasoning": "r"}, {"images": ["x"]}, {"content": "y"}]
+)
+def test_what_a_message_of_a_tree_says_beside_its_text_is_not_lost(more):
+    reply = {"text": "a", "role": "assistant"}
+    reason, detail = refused({"prompt": {"text": "q", "role": "prompter", "replies": [reply | more]}})
+    assert reason in ("bad_shape", "unsupported_part")
+    assert detail.startswith(f"prompt.replies[0].{next(iter(more))}")

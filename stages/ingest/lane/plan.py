@@ -8,7 +8,7 @@ from typing import Final
 
 from stages.ingest.conversation import IDS, SYSTEMS
 from stages.ingest.messages import HARMLESS, MEDIA, ROLES
-from stages.ingest.policies import DISLIKED
+from stages.ingest.policies import DISLIKED, UNTRAINED
 from stages.ingest.shapes.pair import HISTORY, REASONING, SPEAKING
 from stages.ingest.shapes.pairs import FLAT, OF_ONE_DATA_SET
 from stages.ingest.shapes.turn_lists import TURNS
@@ -29,6 +29,7 @@ READ: Final = frozenset(
         *REASONING,
         *MEDIA,
         *DISLIKED,
+        *UNTRAINED,
         *("Definition", "chat", "column_1", "data", "functions", "parent_id", "plain_text", "reannotated_messages"),
         *("rejected", "is_correct", "tags", "tools"),
         *(key for pair in (*FLAT, *OF_ONE_DATA_SET) for key in (*pair.question, *pair.answers, *pair.also, *pair.tags)),

@@ -6,12 +6,15 @@ from typing import Any, Final
 from schemas.reasons import DropReason
 from stages.ingest.decode import LineError
 from stages.ingest.line import Line
-from stages.ingest.messages import Message, bad_shape, role, text
+from stages.ingest.messages import Message, bad_shape, refuse_media, role, text
 from stages.ingest.shapes.shape import Draft, Found, Shape, all_of
 from stages.ingest.turns import loss_weight, roles_of
 
 _ROOT: Final = "prompt"
 _ROW: Final = ("parent_id", "message_tree_id", "text", "role")
+
+_ELSEWHERE: Final = ("content", "value", "reasoning_content", "reasoning", "thinking", "tool_calls", "function_call")
+"""Keys under which a turn of a list would say something, and a message of a tree has nothing."""
 
 
 def _is_node(value: Any) -> bool:
@@ -71,6 +74,9 @@ def _message(node: Any, at: str, line: Line) -> Message:
         raise bad_shape(at, "an object with text and role", node)
     if node.get("deleted"):
         raise LineError(DropReason.BAD_SHAPE, f"{at}: a message that is marked as deleted, and what follows it")
+    refuse_media(node, at)
+    if unread := [key for key in _ELSEWHERE if node.get(key)]:
+        raise bad_shape(f"{at}.{unread[0]}", "nothing: of a message in a tree, the text is read", node[unread[0]])
     speaker = role(node.get("role"), f"{at}.role", roles_of(line))
     return Message(speaker, text(node.get("text"), f"{at}.text"), weight=loss_weight(node, at))
 
