@@ -16,8 +16,9 @@ from pipeline.graph import SOURCE, Stage
 from pipeline.source import Source
 from schemas.manifest import FORMAT
 
-READER: Final = tuple(
-    f"pipeline.source.{path.stem}" for path in sorted(Path(__file__).with_name("source").glob("[!_]*.py"))
+READER: Final = (
+    "pipeline.source",
+    *(f"pipeline.source.{path.stem}" for path in sorted(Path(__file__).with_name("source").glob("[!_]*.py"))),
 )
 """What turns files into lines: part of the key of the stage that reads them."""
 WRITER: Final = ("pipeline.halves", "pipeline.store")

@@ -34,12 +34,17 @@ ASKED = [("user", "Why?"), ("assistant", "Because.")]
         ([{"message": "Why?"}, {"message": "Because."}], "unlabelled"),
         ({"conversations": ["Why?", "Because."], "source": "lima"}, "texts"),
         ({"id": "0", "data": ["Why?", "Because."]}, "texts"),
-        (["Why?", "Because."], "texts"),
     ],
 )
 def test_a_list_is_read_by_what_its_first_turn_has(record, shape):
     row = kept(record)
     assert (row["shape"], said(row)) == (shape, ASKED)
+
+
+def test_a_list_of_texts_without_a_key_is_a_conversation_only_where_the_config_says_so():
+    labels = ["Why?", "Because."]
+    assert refused(labels)[0] == DropReason.UNKNOWN_SHAPE
+    assert said(kept(labels, shape="texts")) == ASKED
 
 
 def test_a_turn_without_answer_is_trimmed_and_counted_in_every_list():
@@ -69,7 +74,7 @@ def test_an_answer_beside_turns_that_nothing_answers_is_not_lost(key):
         ({"conversations": ["Why?", None]}, DropReason.BAD_SHAPE, "conversations[1]: expected text, got None"),
         ({"data": ["Why?", {"role": "x"}]}, DropReason.BAD_SHAPE, "data[1]"),
         ({"conversations": ["a", "b"], "data": ["c", "d"]}, DropReason.BAD_SHAPE, "conversations, data say different"),
-        (["Why?", 3], DropReason.BAD_SHAPE, "[1]: expected text, got 3"),
+        (["Why?", 3], DropReason.UNKNOWN_SHAPE, 'shape = "texts"'),
         ([QA[0], 3], DropReason.BAD_SHAPE, "[1]: expected an object"),
         ({"messages": [{"message": None}, {"message": "x"}]}, DropReason.BAD_SHAPE, "messages[0].message"),
         ({"messages": [{"message": "a"}, {"speaker": "B", "message": "b"}]}, DropReason.BAD_SHAPE, "'speaker'"),

@@ -34,7 +34,10 @@ def recognise(record: Any) -> Shape:
         if shape.recognises(record):
             return shape
     if not isinstance(record, dict):
-        raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}")
+        hint = ""
+        if isinstance(record, list) and record and isinstance(record[0], str):
+            hint = ' of texts; if they are turns, say so: shape = "texts"'
+        raise LineError(DropReason.UNKNOWN_SHAPE, f"expected a JSON object, got {type(record).__name__}{hint}")
     keys = ", ".join(sorted(record)[:12])
     raise LineError(
         DropReason.UNKNOWN_SHAPE, f"keys {keys or '(none)'}: no known shape has them; mapping says what is what"

@@ -42,9 +42,8 @@ def _texts_key(record: Any) -> str | None:
 
 
 def _is_texts(record: Any) -> bool:
-    if isinstance(record, dict):
-        return _texts_key(record) is not None
-    return isinstance(record, list) and bool(record) and type(record[0]) is str
+    # a list without a key might as well be one of labels: it is a conversation only where the config says so
+    return isinstance(record, dict) and _texts_key(record) is not None
 
 
 def _read_texts(record: Any, _: Line) -> list[Draft]:
@@ -70,8 +69,8 @@ TEXTS: Final = Shape(
     name="texts",
     recognises=_is_texts,
     read=_read_texts,
-    rule="`conversations`, `messages`, `conversation` or `data`: a list of texts, or the record is such a list; user and"
-    " assistant take turns",
+    rule="`conversations`, `messages`, `conversation` or `data`: a list of texts, by user and assistant in turn; a record that"
+    " is such a list itself only where the config names the shape",
     example='{"id": "0", "data": ["How do I start?", "Write one sentence.", "And then?", "Another."]}',
     used_by="LIMA (conversations), UltraChat (data)",
 )
