@@ -58,7 +58,9 @@ class Catalog:
                 known[path] = entry
                 chunks += entry.chunks
             else:
-                chunks += self._scan(path, watch)
+                chunks += self._scan(
+                    path, watch, needed=()
+                )  # pieces of large row groups only when a task asks for them
         write_if_changed(self._index, msgspec.json.format(msgspec.json.encode(known), indent=1))
         self._sweep({chunk.spool for chunk in chunks})
         return choose(chunks, self._set_of, self._config)

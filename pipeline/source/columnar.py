@@ -5,7 +5,7 @@ range of rows, for which the part is taken to pieces once. It is known by the by
 """
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -42,10 +42,11 @@ def scan_columnar(
     at: str | None = None,
     unpacked: Path | None = None,
     needed: Collection[int] | None = None,
+    watch: Callable[[int, int], None],
 ) -> list[Chunk]:
     """Return the chunks of the table at `path`, which lies at `at` if given, and whose bytes are those of `unpacked`.
 
-    Chunks of an unpacked file are all pieces, and written into `spool_dir`; with `needed`, those that begin there, of any file.
+    All chunks of an unpacked file are pieces. Pieces are written into `spool_dir`; with `needed`, only those that begin there.
     Raises SourceError.
     """
     place = str(unpacked or at or path)
@@ -78,10 +79,10 @@ def scan_columnar(
             )
             of_part.append(chunk)
             line += chunk.rows[1]
-        if needed is not None or unpacked is not None:
-            wanted = [chunk for chunk in of_part if chunk.is_piece and (needed is None or chunk.start in needed)]
-            _take_to_pieces(wanted, place, start, end)
+        wanted = [chunk for chunk in of_part if chunk.is_piece and (needed is None or chunk.start in needed)]
+        _take_to_pieces(wanted, place, start, end)
         chunks += of_part
+        watch(end, parts[-1].end)
     return chunks
 
 

@@ -53,7 +53,7 @@ def scan(
         with Counted(file, lambda done: watch(done, total)) as raw:
             stream = _unpacked(path, place, raw)
             if kind is not None:
-                return _columns(path, kind, config, spool_dir, rules, stream, at=at, needed=needed)
+                return _columns(path, kind, config, spool_dir, rules, stream, at=at, needed=needed, watch=watch)
             text = Ahead(raw.read if stream is None else stream.read)
             way = _way(path, text, config, table)
             chunks = []
@@ -143,13 +143,16 @@ def _columns(
     *,
     at: str | None,
     needed: Collection[int] | None,
+    watch: Watch,
 ) -> list[Chunk]:
     if stream is None:
-        return scan_columnar(path, kind, config, spool_dir, rules, at=at, needed=needed)
+        return scan_columnar(path, kind, config, spool_dir, rules, at=at, needed=needed, watch=watch)
     with unpack(path, stream.read, spool_dir) as unpacked:
         if stream.broken:
             raise SourceError(f"{path}: cannot be unpacked: {stream.broken}. Get the file again, or take it out")
-        return scan_columnar(path, kind, config, spool_dir, rules, at=at, unpacked=unpacked, needed=needed)
+        return scan_columnar(
+            path, kind, config, spool_dir, rules, at=at, unpacked=unpacked, needed=needed, watch=unwatched
+        )
 
 
 def without_compression(path: str) -> str:
