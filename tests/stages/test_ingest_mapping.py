@@ -263,7 +263,8 @@ def test_no_row_is_read_twice():
 
 @pytest.mark.parametrize("setting", ["system", "id", "tools", "tags"])
 @pytest.mark.parametrize(
-    "record", [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], ["a", "b"]]
+    "record",
+    [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], [{"message": "a"}, {"message": "b"}]],
 )
 def test_a_record_that_is_a_list_has_not_the_keys_that_a_mapping_adds(record, setting):
     def named(key):
