@@ -37,7 +37,7 @@ class World:
         corpus = write_corpus(directory / "a.jsonl", 120, bad_every=15, copy_every=10)
         # so short a limit that some conversations are cut into windows, and some turns fit in none
         self.config = load_config(
-            write_config(directory, corpus, shard_bytes=1 << 20),
+            write_config(directory, corpus, shard_bytes=1 << 24),
             assignments=["tokenize.too_long=windows", "pack.max_seq_len=72"],
         )
         assets = load_assets(self.config).by_name
