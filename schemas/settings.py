@@ -173,14 +173,30 @@ def _explain(problem: str, name: str, section: Mapping[str, Any], known: Mapping
     if not path:  # keys that contradict each other; the text names them
         return f"[{name}] {what}"
     key, *steps = _STEP.findall(path)
-    text = f"[{name}] {path} = {section.get(key)!r}: {what[:1].lower()}{what[1:]}"
+    text = f"[{name}] {path} = {_value_at(section.get(key), steps)!r}: {what[:1].lower()}{what[1:]}"
     kinds = _kinds_at(known.get(key), steps)
     if what.startswith("Invalid enum value"):
         choices = [choice for kind in kinds for choice in _choices(get_args(kind)[0] if match["of"] else kind)]
         text += f"; choose one of {', '.join(dict.fromkeys(choices))}"
     elif (field := _UNKNOWN_FIELD.match(what)) is not None:
         text += f"; {suggest(field[1], [name for kind in kinds for name in _fields(kind)])}"
+    elif what == "Expected `array`, got `object`" and any(map(_fields, _kinds_at(known.get(key), [*steps, "[...]"]))):
+        text += f"; a table of several begins with two brackets: [[{name}.{path}]]"
+    elif what == "Expected `array`, got `str`":
+        text += "; write brackets around it, also where there is only one"
     return text
+
+
+def _value_at(value: Any, steps: Sequence[str]) -> Any:
+    """Return what stands where `steps`, names of keys and [number], lead to in a value; what is before one that leads nowhere."""
+    for step in steps:
+        if isinstance(value, dict) and step in value:
+            value = value[step]
+        elif isinstance(value, list) and (number := step.strip("[]")).isdecimal():
+            value = value[int(number)]
+        else:
+            break
+    return value
 
 
 def _kinds_at(kind: Any, steps: Sequence[str]) -> list[Any]:

@@ -40,7 +40,12 @@ def test_absent_keys_have_their_defaults():
         ({"zzz": 3}, "my.toml: [bounds] unknown key 'zzz'; known: min_chars, names, order, ratio, rules, table"),
         ({"min_chars": "3"}, "my.toml: [bounds] min_chars = '3': expected `int`, got `str`"),
         ({"min_chars": -1}, "my.toml: [bounds] min_chars = -1: expected `int` >= 0"),
-        ({"names": ["a", 3]}, "my.toml: [bounds] names[1] = ['a', 3]: expected `str`, got `int`"),
+        ({"names": ["a", 3]}, "my.toml: [bounds] names[1] = 3: expected `str`, got `int`"),
+        (
+            {"names": "a"},
+            "my.toml: [bounds] names = 'a': expected `array`, got `str`; write brackets around it, also where there is only one",
+        ),
+        ({"names": {"a": 1}}, "my.toml: [bounds] names = {'a': 1}: expected `array`, got `object`"),
         (7, "my.toml: bounds must be a section, [bounds]; got 7"),
     ],
 )
@@ -55,8 +60,9 @@ def test_a_wrong_setting_names_file_key_found_and_expected(section, said):
     [
         (
             {"rules": [{"class": "c"}]},
-            "rules[0].class = [{'class': 'c'}]: invalid enum value 'c'; choose one of 'a', 'b'",
+            "rules[0].class = 'c': invalid enum value 'c'; choose one of 'a', 'b'",
         ),
+        ({"rules": [{}, {"class": 3}]}, "rules[1].class = 3: expected `str`, got `int`"),
         ({"rules": [{}, {"clas": "a"}]}, "object contains unknown field `clas`; did you mean 'class'?"),
         ({"table": {"w": {}}}, "invalid enum value 'w'; choose one of 'x', 'y'"),
         ({"table": {"x": {"w": 1}}}, "invalid enum value 'w'; choose one of 'z'"),
@@ -68,6 +74,17 @@ def test_a_wrong_choice_inside_a_setting_names_the_choices_at_that_place(section
     with pytest.raises(ConfigError) as error:
         decode(section)
     assert str(error.value).endswith(said)
+
+
+def test_a_table_of_several_in_single_brackets_is_told_how_it_is_written():
+    class Listed(msgspec.Struct, frozen=True):
+        rules: tuple[Rule, ...] = ()
+
+    with pytest.raises(ConfigError) as error:
+        decode_section({"bounds": {"rules": {"class": "a"}}}, "bounds", Listed, where="my.toml")
+    assert str(error.value).endswith(
+        "expected `array`, got `object`; a table of several begins with two brackets: [[bounds.rules]]"
+    )
 
 
 def test_an_unknown_section_is_an_error_with_the_nearest_name():
