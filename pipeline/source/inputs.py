@@ -54,16 +54,34 @@ def expand(
             raise ConfigError(f"{what} {given!r}: cannot be read: {error.strerror or error}") from None
         ignored += beside
         if not found:
-            lacks = "the directory holds" if beside or Path(given).is_dir() else "no such file, and there is"
-            seen = "" if is_url(given) or given.startswith(SCHEME) else f" (seen from {Path.cwd()})"
-            raise ConfigError(f"{what} {given!r}: {lacks} no {', '.join(suffixes)} file{seen}")
+            raise ConfigError(f"{what} {given!r}: {_lack(given, beside, suffixes)}")
         for name in found:
             if not without_query(name).endswith(suffixes):
-                raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {', '.join(suffixes)}")
+                raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {_kinds(suffixes)}")
             if not name.isprintable():
                 raise ConfigError(f"{what} {name!a}: the name holds characters that cannot be printed; rename the file")
             paths.setdefault(identity(name), name)
     return list(paths.values()), ignored
+
+
+def _lack(given: str, beside: Sequence[str], suffixes: tuple[str, ...]) -> str:
+    """Return why an input names no file."""
+    seen = "" if is_url(given) or given.startswith(SCHEME) else f" (seen from {Path.cwd()})"
+    if beside or Path(given).is_dir():
+        below = given.removesuffix("/") + "/**"
+        is_deep = given.endswith("**") or not any(Path(name).is_dir() for name in beside)
+        hint = "" if is_deep else f"; {below!r} reads its directories, too"
+        return f"the directory holds no file that is read ({_kinds(suffixes)}){hint}{seen}"
+    if glob.has_magic(given) or is_url(given):
+        return f"it names no file that is read ({_kinds(suffixes)}){seen}"
+    return f"no such file or directory{seen}"
+
+
+def _kinds(suffixes: tuple[str, ...]) -> str:
+    """Return the kinds of files in words, and how each may be packed."""
+    plain = [suffix for suffix in suffixes if not suffix.endswith(tuple(COMPRESSED))]
+    packed = [suffix for suffix in COMPRESSED if plain[0] + suffix in suffixes]
+    return ", ".join(plain) + (f", each plain, {' or '.join(packed)}" if packed else "")
 
 
 def _dataset(given: str, what: str, suffixes: tuple[str, ...], choice: Choice) -> Layout | None:

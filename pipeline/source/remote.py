@@ -19,6 +19,7 @@ _SECRET: Final = re.compile(r"secret|token|passw|key|sig", re.IGNORECASE)
 _WILD: Final = re.compile(r"\*\*/|\*\*|\*|\[[^\]]+\]|[^*\[]+|\[")
 _AHEAD: Final = 8 << 20
 """Bytes asked for at a time where a file is read from its beginning to its end: each time is a request."""
+_HUB: Final = "huggingface.co"
 _PATIENCE: Final = "30"
 """Seconds after which Google's client gives up; its own default is 15 minutes."""
 
@@ -26,10 +27,14 @@ _PATIENCE: Final = "30"
 def check_url(url: str, what: str) -> None:
     """Raise ConfigError for a URL that cannot be read, or that holds something secret, which is then not repeated."""
     scheme = url.partition("://")[0].lower()
+    place, path, query = urlsplit(url)[1:4]
     if scheme not in SCHEMES:
         hint = "; download it first" if scheme in ("http", "https") else ""
-        raise ConfigError(f"{what}: a URL of {scheme}:// cannot be read; known: {', '.join(SCHEMES)}{hint}")
-    place, query = urlsplit(url).netloc, urlsplit(url).query
+        dataset = re.match(r"/datasets/([^/]+/[^/]+)", path) if place == _HUB else None
+        if dataset is not None:
+            hint += f", or give {f'hf://datasets/{dataset[1]}'!r}, the dataset that it is of"
+        plain = f"{scheme}://{place.rpartition('@')[2]}{path}"  # a password and a signature are not repeated
+        raise ConfigError(f"{what} {plain!r}: a URL of {scheme}:// cannot be read; known: {', '.join(SCHEMES)}{hint}")
     user = place.rpartition("@")[0]
     is_secret = ":" in user or (scheme == "s3" and ("@" in place or ":" in place))
     if is_secret or any(_SECRET.search(name) for name, _ in parse_qsl(query, keep_blank_values=True)):

@@ -136,7 +136,12 @@ def test_inputs_are_files_directories_and_globs_each_file_once(tmp_path, monkeyp
         ["a.jsonl", "b.jsonl", "sub/c.json"],
         ["sub/readme.txt"],
     )
-    refused = {"none*": "no such file", "sub/readme.txt": "cannot read this kind of file", "": "got an empty text"}
+    refused = {
+        "none*": "it names no file that is read",
+        "none": "no such file",
+        "sub/readme.txt": "cannot read this kind of file",
+        "": "got an empty text",
+    }
     for given_input, said in refused.items():
         with pytest.raises(ConfigError, match=said):
             expand([given_input])
@@ -149,6 +154,12 @@ def test_a_directory_is_read_one_level_deep_unless_asked_for_more(tmp_path, monk
         Path(name).write_text("{}")
     assert expand(["d"]) == (["d/a.jsonl"], ["d/e", "d/readme.md", "d/x.jsonl"])
     deep = ["d/a.jsonl", "d/e/d.ndjson.zst", "d/e/f/c.json.gz", "d/x.jsonl/b.jsonl"]
+    with pytest.raises(
+        ConfigError, match=r"holds no file that is read \(\.jsonl, .*each plain, \.gz or \.zst\); 'd/e/\*\*' reads"
+    ):
+        Path("d/e/d.ndjson.zst").rename("d/e/f/d.ndjson.zst")
+        expand(["d/e"])
+    Path("d/e/f/d.ndjson.zst").rename("d/e/d.ndjson.zst")
     assert expand(["d/**"]) == (deep, ["d/readme.md"])
     assert expand(["d/**/*.jsonl"]) == (["d/a.jsonl", "d/x.jsonl/b.jsonl"], [])
     assert expand(["d/x.jsonl"]) == (["d/x.jsonl/b.jsonl"], [])

@@ -112,7 +112,7 @@ def test_objects_are_read_in_ranges_by_their_urls(bucket, tmp_path):
 def test_what_is_not_there_or_not_allowed_is_said(bucket, tmp_path):
     system, name, options = bucket
     for given in (f"s3://{name}/none.jsonl", f"s3://{name}/none/*.jsonl", "s3://no-such-bucket-here/a.jsonl"):
-        with pytest.raises((ConfigError, SourceError), match=r"no such file|cannot be"):
+        with pytest.raises((ConfigError, SourceError), match=r"no such file|no file that is read|cannot be"):
             expand([given + options])
     put(system, f"{name}/a.jsonl", LINES)
     url = f"s3://{name}/a.jsonl{options}"
@@ -178,6 +178,8 @@ def test_credentials_in_a_url_are_refused_and_not_repeated(url):
 def test_urls_that_nothing_can_read_say_what_can():
     for url, said in {
         "https://host/a.jsonl": "https:// cannot be read; known: s3, .*; download it first",
+        "https://user:hidden@host/a.jsonl?sig=hidden": "input 'https://host/a.jsonl': a URL of https:// cannot be read",
+        "https://huggingface.co/datasets/org/name/tree/main": "or give 'hf://datasets/org/name'",
         "zzz://host/a.jsonl": "zzz:// cannot be read; known: s3",
     }.items():
         with pytest.raises(ConfigError, match=said):
