@@ -161,6 +161,7 @@ def _look(options: argparse.Namespace) -> int:
         row=options.row,
         id=options.id,
         dropped=options.dropped,
+        reason=options.reason,
         in_colour=console.is_terminal,
     ):
         console.print(part, soft_wrap=True)

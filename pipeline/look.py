@@ -1,6 +1,6 @@
 """One row of any stage, as a person reads it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,7 +8,8 @@ from rich.text import Text
 
 from pipeline.counts import explain
 from pipeline.excerpt import printable
-from pipeline.rows import Row, conversations, fate, files_of, find, find_part, need_manifest, row_at
+from pipeline.rows import Row, conversations, fate, files_of, find, find_part, find_reason, need_manifest, row_at
+from schemas.manifest import FileRecord
 from schemas.reasons import EXPLANATIONS, DropReason
 from schemas.settings import ConfigError
 
@@ -39,14 +40,24 @@ def look(
     id: str | None,  # noqa: A002 - the switch's name
     dropped: bool,
     in_colour: bool,
+    reason: str | None = None,
 ) -> Iterator[Text]:
     """Yield the parts of one row of a stage; without colour, brackets mark what is trained.
 
-    Raises ConfigError when there is no such run, stage, row or id.
+    With a `reason`, `row` counts the rows that were dropped for it. Raises ConfigError when there is no such run, stage, row,
+    id or reason.
     """
-    half = "dropped" if dropped else "kept"
-    files = files_of(need_manifest(run, stage), half)
+    manifest = need_manifest(run, stage)
+    half = "dropped" if dropped or reason is not None else "kept"
+    files = files_of(manifest, half)
     total = sum(file.rows for file in files)
+    if reason is not None:
+        if id is not None:
+            raise ConfigError("--reason names some row that was dropped, --id a certain one; give one of them")
+        _, values = _dropped_for(reason, row, run / stage, files, manifest.totals.dropped)
+        yield Text(f"{stage}, row {row} of the {manifest.totals.dropped[reason]:,} dropped as {reason}", "bold")
+        yield from _describe(run, stage, values, in_colour=in_colour)
+        return
     if not total and id is None:
         raise ConfigError(f"{run / stage}: no {half} rows")
     found = row_at(run / stage, files, row) if id is None else find(run / stage, files, id)
@@ -59,6 +70,19 @@ def look(
     number, values = found
     yield Text(f"{stage}, {half} row {number} of {total:,}", "bold")
     yield from _describe(run, stage, values, in_colour=in_colour)
+
+
+def _dropped_for(
+    reason: str, row: int, directory: Path, files: Sequence[FileRecord], counts: Mapping[str, int]
+) -> tuple[int, Row]:
+    """Return (number, values) of a row that was dropped for a reason. Raises ConfigError, naming the reasons that there are."""
+    found = find_reason(directory, files, reason, row) if counts.get(reason) else 0
+    if isinstance(found, tuple):
+        return found
+    if found:
+        raise ConfigError(f"{directory}: rows dropped as {reason} are numbered 0 to {found - 1}; got {row}")
+    there = ", ".join(f"{name} {n:,}" for name, n in sorted(counts.items(), key=lambda pair: -pair[1])) or "none"
+    raise ConfigError(f"{directory}: no row was dropped as {reason!r}; reasons here: {there}")
 
 
 def _describe(run: Path, stage: str, values: Row, *, in_colour: bool) -> Iterator[Text]:

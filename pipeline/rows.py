@@ -45,6 +45,21 @@ def row_at(directory: Path, files: Sequence[FileRecord], row: int) -> tuple[int,
     return None
 
 
+def find_reason(directory: Path, files: Sequence[FileRecord], reason: str, nth: int) -> tuple[int, Row] | int:
+    """Return (number, values) of the `nth` row, from 0, that was dropped for a reason; or how many there are, if not so many."""
+    first = n_found = 0
+    for file in files:
+        with pa.memory_map(str(directory / file.path)) as source:
+            column = pa.ipc.open_file(source).read_all()["drop_reason"]
+        at = np.flatnonzero(pc.equal(column, reason).to_numpy())
+        if 0 <= nth - n_found < len(at):
+            place = int(at[nth - n_found])
+            return first + place, _values(directory / file.path, place)
+        n_found += len(at)
+        first += file.rows
+    return n_found
+
+
 def find(directory: Path, files: Sequence[FileRecord], wanted: str) -> tuple[int, Row] | None:
     """Return (number, values) of the row with an id, or of the pack that holds it; None if there is none."""
     first = 0

@@ -53,8 +53,8 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
 def _nothing_left(run: str, built: Built) -> str:
     worst = next(m for m in built.manifests.values() if m.totals.rows_in and not m.totals.kept)
     return (
-        f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. {_reason(worst.totals.dropped)}. "
-        f"See one: chatloom look {run} {worst.stage} --dropped"
+        f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. "
+        f"{_reason(run, worst.stage, worst.totals.dropped)}"
     )
 
 
@@ -70,11 +70,12 @@ def _lost(manifest: Manifest) -> dict[str, int]:
 def _remark(run: str, manifest: Manifest) -> str:
     lost = _lost(manifest)
     return (
-        f"note: {manifest.stage} dropped {sum(lost.values()) / _asked(manifest):.0%} of its conversations. {_reason(lost)}. "
-        f"See one: chatloom look {run} {manifest.stage} --dropped"
+        f"note: {manifest.stage} dropped {sum(lost.values()) / _asked(manifest):.0%} of its conversations. "
+        f"{_reason(run, manifest.stage, lost)}"
     )
 
 
-def _reason(dropped: dict[str, int]) -> str:
+def _reason(run: str, stage: str, dropped: dict[str, int]) -> str:
     reason, n = max(dropped.items(), key=lambda pair: pair[1])
-    return f"Mostly {reason} ({n:,}): {EXPLANATIONS[DropReason(reason)]}"
+    why = f"Mostly {reason} ({n:,}): {EXPLANATIONS[DropReason(reason)]}"
+    return f"{why}. See one: chatloom look {run} {stage} --reason {reason}"

@@ -78,7 +78,11 @@ def _add_data(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     )
     _add_config(data)
     data.add_argument(
-        "--input", action="append", default=[], metavar="PATH", help="file, directory or glob; may be repeated"
+        "--input",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="file, directory, glob, URL or dataset; may be repeated",
     )
     data.add_argument(
         "--limit", type=_positive, metavar="N", help="read N records, drawn from all inputs ([source] limit)"
@@ -199,6 +203,11 @@ def _add_look(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     which.add_argument("--row", type=int, default=0, metavar="N", help="which row, from 0 (default: 0)")
     which.add_argument("--id", metavar="ID", help="the conversation with this id, e.g. data/sample/messages.jsonl:7")
     look.add_argument("--dropped", action="store_true", help="look at what the stage dropped instead of what it kept")
+    look.add_argument(
+        "--reason",
+        metavar="NAME",
+        help="look at what it dropped for this reason, e.g. bad_json; --row counts them",
+    )
 
 
 def _add_duplicates(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

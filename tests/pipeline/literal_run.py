@@ -1,5 +1,6 @@
 """A finished run written down row by row: what clusters decided, and what the rows say."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ def write_stage(
             writer.write_table(table)
         file = FileRecord(path=path, rows=len(rows), bytes=0, sha256="")
         own = dict(counts or {}) if number == 0 else {}
+        dropped = Counter(str(row.get("drop_reason")) for row in rows) if half == "dropped" else Counter[str]()
+        n_kept = len(rows) - dropped.total()
         record = ShardRecord(
-            shard=number, key="", rows_in=len(rows), kept=len(rows), dropped={}, counts=own, files=(file,)
+            shard=number, key="", rows_in=len(rows), kept=n_kept, dropped=dropped, counts=own, files=(file,)
         )
         records.append(record)
     manifest = Manifest(stage=stage, key="", libraries={}, totals=total(tuple(records)), shards=tuple(records))

@@ -15,7 +15,7 @@ from schemas.manifest import STAGES
 from tests.corpus import ROOT, write_config, write_corpus
 
 SWITCHES = {
-    "data": ["--fresh", "--help", "--input", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
+    "data": ["--fresh", "--help", "--input", "--limit", "--run", "--set", "--until", "--verify", "--workers", "CONFIG"],
     "train": ["--dry-run", "--fresh", "--gpus", "--help", "--restarts", "--run", "--set", "CONFIG"],
     "generate": [
         "--fresh",
@@ -29,7 +29,7 @@ SWITCHES = {
     ],
     "chat": ["--help", "--max-new-tokens", "--set", "--system", "MODEL"],
     "explain": ["--help", "--id", "--json", "--loss", "--phase", "--ranks", "--step", "RUN"],
-    "look": ["--dropped", "--help", "--id", "--row", "RUN", "STAGE"],
+    "look": ["--dropped", "--help", "--id", "--reason", "--row", "RUN", "STAGE"],
     "duplicates": ["--help", "--id", "--json", "--top", "RUN"],
     "check": ["--field", "--help", "--json", "--output", "--threshold", "FILE"],
     "funnel": ["--help", "--json", "RUN"],
@@ -194,7 +194,7 @@ def test_nothing_left_is_no_success(tmp_path):
     done = run("data", str(write_config(tmp_path, tmp_path / "a.jsonl")))
     assert done.returncode == 3
     assert "no conversation is left after ingest: 3 in, none kept. Mostly unknown_shape (3)" in done.stderr
-    assert f"chatloom look {tmp_path / 'run'} ingest --dropped" in done.stderr
+    assert f"chatloom look {tmp_path / 'run'} ingest --reason unknown_shape" in done.stderr
 
 
 def test_a_heavy_loss_is_remarked_upon(tmp_path):

@@ -122,3 +122,26 @@ def test_what_became_of_one_of_several_conversations_is_said(tmp_path):
             shown(tmp_path, "ingest", id_)
     with pytest.raises(ConfigError, match="no kept row has the id 'a:7'"):
         shown(tmp_path, "ingest", "a:7")
+
+
+def test_rows_that_were_dropped_for_one_reason_are_counted_among_themselves(tmp_path):
+    why = ["bad_json", "same_role", "bad_json", "bad_json", "same_role"]
+    rows = [ingested(f"a:{i}", drop_reason=reason) for i, reason in enumerate(why)]
+    write_stage(tmp_path, "ingest", dropped_schema(CONVERSATIONS, QUARANTINE), [rows[:3], rows[3:]], half="dropped")
+
+    def at(reason: str, row: int, id_: str | None = None) -> list[str]:
+        parts = look(tmp_path, "ingest", row=row, id=id_, dropped=False, reason=reason, in_colour=False)
+        return [str(part) for part in parts]
+
+    assert "id: a:1" in at("same_role", 0)
+    assert "id: a:4" in at("same_role", 1)
+    assert at("bad_json", 2)[0] == "ingest, row 2 of the 3 dropped as bad_json"
+    assert "id: a:3" in at("bad_json", 2)
+    for wrong, said in {
+        ("bad_json", 3, None): "rows dropped as bad_json are numbered 0 to 2; got 3",
+        ("bad_json", -1, None): "got -1",
+        ("bad_jsn", 0, None): "no row was dropped as 'bad_jsn'; reasons here: bad_json 3, same_role 2",
+        ("bad_json", 0, "a:1"): "give one of them",
+    }.items():
+        with pytest.raises(ConfigError, match=said):
+            at(*wrong)

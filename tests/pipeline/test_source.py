@@ -154,12 +154,8 @@ def test_a_directory_is_read_one_level_deep_unless_asked_for_more(tmp_path, monk
         Path(name).write_text("{}")
     assert expand(["d"]) == (["d/a.jsonl"], ["d/e", "d/readme.md", "d/x.jsonl"])
     deep = ["d/a.jsonl", "d/e/d.ndjson.zst", "d/e/f/c.json.gz", "d/x.jsonl/b.jsonl"]
-    with pytest.raises(
-        ConfigError, match=r"holds no file that is read \(\.jsonl, .*each plain, \.gz or \.zst\); 'd/e/\*\*' reads"
-    ):
-        Path("d/e/d.ndjson.zst").rename("d/e/f/d.ndjson.zst")
-        expand(["d/e"])
-    Path("d/e/f/d.ndjson.zst").rename("d/e/d.ndjson.zst")
+    with pytest.raises(ConfigError, match=r"holds no file that is read .*; '\./\*\*' reads its"):
+        expand(["./"])
     assert expand(["d/**"]) == (deep, ["d/readme.md"])
     assert expand(["d/**/*.jsonl"]) == (["d/a.jsonl", "d/x.jsonl/b.jsonl"], [])
     assert expand(["d/x.jsonl"]) == (["d/x.jsonl/b.jsonl"], [])
