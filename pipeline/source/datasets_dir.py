@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from pipeline.lean import with_companions
+from pipeline.source.opening import kinds_of
 from schemas.settings import ConfigError
 
 TRAIN: Final = "train"
@@ -86,7 +87,7 @@ def layout_of(
     found = list(dict.fromkeys(file for name in wanted for file in splits[name]))
     files = [file for file in found if file.endswith(suffixes)]
     if not files:
-        raise ConfigError(f"{where}: split {'+'.join(wanted)} has no {', '.join(suffixes)} file")
+        raise ConfigError(f"{where}: split {'+'.join(wanted)} has no file that is read ({kinds_of(suffixes)})")
     left = [
         f"{file} (split {name})" for name in names if name not in wanted for file in splits[name] if file not in found
     ]

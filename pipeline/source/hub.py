@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from pipeline.source.chunk import SourceError
 from pipeline.source.datasets_dir import Layout, layout_of
+from pipeline.source.opening import kinds_of
 from schemas.hub import is_hub_name
 from schemas.settings import ConfigError
 
@@ -65,7 +66,7 @@ def find_dataset(
             raise ConfigError(f"{where}: it names files, and split or config would choose among them; drop one")
         found = [name for name in names if _is_under(name, dataset.path) and name.endswith(suffixes)]
         if not found:
-            raise ConfigError(f"{where}: no {', '.join(suffixes)} file in the dataset lies there")
+            raise ConfigError(f"{where}: no file that is read ({kinds_of(suffixes)}) lies there in the dataset")
         layout = Layout(found, [])
     else:
         layout = _layout(snapshot, names, split, config, where, suffixes)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.source.datasets_dir import Choice, Layout, is_dataset, layout_of
 from pipeline.source.hub import SCHEME, dataset_of, find_dataset
-from pipeline.source.opening import COMPRESSED
+from pipeline.source.opening import COMPRESSED, kinds_of
 from pipeline.source.settings import Source
 from pipeline.source.urls import identity, is_url, without_query
 from schemas.settings import ConfigError
@@ -57,7 +57,7 @@ def expand(
             raise ConfigError(f"{what} {given!r}: {_lack(given, beside, suffixes)}")
         for name in found:
             if not without_query(name).endswith(suffixes):
-                raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {_kinds(suffixes)}")
+                raise ConfigError(f"{what} {name}: cannot read this kind of file; known: {kinds_of(suffixes)}")
             if not name.isprintable():
                 raise ConfigError(f"{what} {name!a}: the name holds characters that cannot be printed; rename the file")
             paths.setdefault(identity(name), name)
@@ -71,17 +71,10 @@ def _lack(given: str, beside: Sequence[str], suffixes: tuple[str, ...]) -> str:
         below = given.removesuffix("/") + "/**"
         is_deep = given.endswith("**") or not any(Path(name).is_dir() for name in beside)
         hint = "" if is_deep else f"; {below!r} reads its directories, too"
-        return f"the directory holds no file that is read ({_kinds(suffixes)}){hint}{seen}"
+        return f"the directory holds no file that is read ({kinds_of(suffixes)}){hint}{seen}"
     if glob.has_magic(given) or is_url(given):
-        return f"it names no file that is read ({_kinds(suffixes)}){seen}"
+        return f"it names no file that is read ({kinds_of(suffixes)}){seen}"
     return f"no such file or directory{seen}"
-
-
-def _kinds(suffixes: tuple[str, ...]) -> str:
-    """Return the kinds of files in words, and how each may be packed."""
-    plain = [suffix for suffix in suffixes if not suffix.endswith(tuple(COMPRESSED))]
-    packed = [suffix for suffix in COMPRESSED if plain[0] + suffix in suffixes]
-    return ", ".join(plain) + (f", each plain, {' or '.join(packed)}" if packed else "")
 
 
 def _dataset(given: str, what: str, suffixes: tuple[str, ...], choice: Choice) -> Layout | None:

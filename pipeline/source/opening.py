@@ -13,6 +13,13 @@ from pipeline.source.urls import is_url
 COMPRESSED: Final = (".gz", ".zst")
 
 
+def kinds_of(suffixes: tuple[str, ...]) -> str:
+    """Return the kinds of files in words, and how each may be packed."""
+    plain = [suffix for suffix in suffixes if not suffix.endswith(COMPRESSED)]
+    packed = [suffix for suffix in COMPRESSED if plain[0] + suffix in suffixes]
+    return ", ".join(plain) + (f", each plain, {' or '.join(packed)}" if packed else "")
+
+
 class File(Protocol):
     """An open file."""
 

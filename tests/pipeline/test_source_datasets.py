@@ -278,7 +278,7 @@ def test_files_of_a_dataset_are_named_by_path_or_pattern(hub, cache):
         found, _ = expand([f"hf://datasets/org/tiny@main/{given}"], choice=Choice())
         assert f"hf://datasets/org/tiny@{COMMIT}/{path}" in found
     assert len(found) == 2
-    with pytest.raises(ConfigError, match=r"no \.jsonl.* file in the dataset lies there"):
+    with pytest.raises(ConfigError, match=r"no file that is read \(.*\) lies there in the dataset"):
         expand(["hf://datasets/org/tiny/images"], choice=Choice())
 
 
