@@ -194,7 +194,7 @@ def _files(fates: Sequence[FileFate], stages: Sequence[str]) -> list[tuple[str, 
             *(f"{fate.kept.get(stage, 0):,}" for stage in stages),
             f"{fate.tokens:,}" if fate.tokens else "-",
             percent(fate.trained, fate.tokens) if fate.trained else "-",
-            percent(fate.lost, fate.n_in) if fate.lost else "-",
+            percent(fate.lost, fate.asked) if fate.lost else "-",
         )
         for fate in shown
     ]

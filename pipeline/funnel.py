@@ -49,7 +49,8 @@ def as_text(manifests: dict[str, Manifest]) -> Group:
 def _table(section: Section) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for i, heading in enumerate(section.headings):
-        table.add_column(heading, justify="left" if i < section.n_names else "right")
+        is_name = i < section.n_names  # which is told from others by its end as well
+        table.add_column(heading, justify="left" if is_name else "right", overflow="fold" if is_name else "ellipsis")
     for row in section.rows:
         table.add_row(*map(Text, row))
     return table

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pipeline.fates import FEW_ROWS
 from schemas.manifest import Manifest, ShardRecord, Totals, total
+from schemas.reasons import DropReason
 
 
 class FileFate(NamedTuple):
@@ -15,8 +16,10 @@ class FileFate(NamedTuple):
     """Conversations that ingest found in it."""
     kept: dict[str, int]
     """Conversations that each stage kept."""
+    asked: int
+    """Those of `n_in` that no share, limit or cap left out."""
     lost: int
-    """Those that went; of one that was cut into windows, it is there as long as one window is."""
+    """Those of `asked` that went; of one that was cut into windows, it is there as long as one window is."""
     tokens: int
     """Tokens that are packed."""
     trained: int
@@ -41,8 +44,12 @@ def file_fates(manifests: Mapping[str, Manifest]) -> list[FileFate]:
         kept, packed = {stage: totals.kept for stage, totals in stages.items()}, stages.get("pack")
         n_in = stages["ingest"].rows_in if "ingest" in stages else 0
         n_tokens, n_trained = (packed.tokens, packed.supervised) if packed else (0, 0)
-        fates.append(FileFate(path, n_in, kept, n_in - min((n_in, *kept.values())), n_tokens, n_trained))
-    return sorted(fates, key=lambda fate: (fate.n_in < FEW_ROWS, -fate.lost / max(fate.n_in, 1), -fate.lost, fate.path))
+        asked = n_in - sum(totals.dropped.get(DropReason.NOT_SAMPLED, 0) for totals in stages.values())
+        lost = asked - min((asked, *kept.values()))
+        fates.append(FileFate(path, n_in, kept, asked, lost, n_tokens, n_trained))
+    return sorted(
+        fates, key=lambda fate: (fate.asked < FEW_ROWS, -fate.lost / max(fate.asked, 1), -fate.lost, fate.path)
+    )
 
 
 def together(fates: Sequence[FileFate], path: str) -> FileFate:
@@ -52,6 +59,7 @@ def together(fates: Sequence[FileFate], path: str) -> FileFate:
         path,
         sum(fate.n_in for fate in fates),
         {stage: sum(fate.kept.get(stage, 0) for fate in fates) for stage in stages},
+        sum(fate.asked for fate in fates),
         sum(fate.lost for fate in fates),
         sum(fate.tokens for fate in fates),
         sum(fate.trained for fate in fates),

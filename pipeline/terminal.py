@@ -50,11 +50,11 @@ class TerminalProgress(progress.Progress):
         self.close()
         size = sum(chunk.end - chunk.start for chunk in chunks)
         self._print("source", f"{len(paths)} file(s), {megabytes(size)}, {len(chunks)} shard(s)")
-        if n_empty := len(set(paths) - {chunk.path for chunk in chunks}):
-            self._print("", f"{n_empty} of them hold no record")
+        read = {chunk.path for chunk in chunks}
+        if empty := [path for path in paths if path not in read]:
+            self._print("", f"without a record: {_named(empty)}")
         if ignored:
-            named = ", ".join(ignored[:3]) + (", ..." if ignored[3:] else "")
-            self._print("", f"not read, of no known kind or of another split: {len(ignored)} ({named})")
+            self._print("", f"not read, of no known kind or of another split: {_named(ignored)}")
 
     def referred(
         self, name: str, paths: Sequence[str], n_records: int, unreadable: Mapping[str, int], directory: Path
@@ -151,3 +151,8 @@ class TerminalProgress(progress.Progress):
 def megabytes(size: int) -> str:
     """Return a number of bytes as people say it."""
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
+
+
+def _named(paths: Sequence[str]) -> str:
+    """Return how many files there are, and the names of the first."""
+    return f"{len(paths)} ({', '.join(paths[:3])}{', ...' if paths[3:] else ''})"

@@ -172,4 +172,4 @@ def test_a_terminal_says_how_far_a_file_is_scanned(monkeypatch):
     terminal.found(["[b].jsonl"], [], [])
     terminal.close()
     assert "scanning [b].jsonl" in out.getvalue()
-    assert "1 of them hold no record" in out.getvalue()
+    assert "without a record: 1 (" in out.getvalue()

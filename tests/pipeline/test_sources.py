@@ -196,10 +196,35 @@ def test_of_many_files_the_others_are_summed():
 
 
 def test_windows_are_no_gain_that_hides_a_loss():
-    one = FileFate("a", 10, {"ingest": 8, "pack": 30}, 2, 5, 5)
-    two = FileFate("b", 10, {"ingest": 10}, 0, 0, 0)
-    assert together([one, two], "both") == FileFate("both", 20, {"ingest": 18, "pack": 30}, 2, 5, 5)
+    one = FileFate("a", 10, {"ingest": 8, "pack": 30}, 10, 2, 5, 5)
+    two = FileFate("b", 10, {"ingest": 10}, 10, 0, 0, 0)
+    assert together([one, two], "both") == FileFate("both", 20, {"ingest": 18, "pack": 30}, 20, 2, 5, 5)
 
 
 def test_one_file_needs_no_table_of_files():
     assert list(sections(made("a", 10, drop=1))) == []
+
+
+def test_what_was_not_asked_for_is_not_lost_and_the_worst_file_comes_first():
+    def shard(number: int, source: str, dropped: dict[str, int], kept: int) -> ShardRecord:
+        n_in = kept + sum(dropped.values())
+        return ShardRecord(
+            shard=number, key="", rows_in=n_in, kept=kept, dropped=dropped, counts={}, files=(), source=source
+        )
+
+    sampled, broken = {"not_sampled": 900, "bad_json": 5}, {"bad_json": 300}
+    shards = (shard(0, "long/sampled.jsonl", sampled, 95), shard(1, "b.jsonl", broken, 700))
+    manifest = Manifest(stage="ingest", key="", libraries={}, totals=total(shards), shards=shards)
+    assert [fate[:5] for fate in file_fates({"ingest": manifest})] == [
+        ("b.jsonl", 1000, {"ingest": 700}, 1000, 300),
+        ("long/sampled.jsonl", 1000, {"ingest": 95}, 100, 5),
+    ]
+
+
+def test_names_of_files_are_shown_whole_however_narrow_the_page():
+    paths = [f"{'d' * 70}/train-0000{i}.parquet" for i in range(2)]
+    out = io.StringIO()
+    Console(file=out, width=80).print(as_text(joined(*(made(path, 200, drop=i) for i, path in enumerate(paths)))))
+    _, _, table = out.getvalue().partition("what became of each file")
+    assert "…" not in table
+    assert all(path in "".join(line[:40].split(" ")[0] for line in table.splitlines()) for path in paths)
