@@ -188,7 +188,7 @@ CHECKSUM: Final = field(
     "checksum", pa.uint32(), "CRC-32 of all of this row that is trained with: see schemas.checksum.PackedRow"
 )
 
-LINE: Final = field("line", pa.int64(), "1-based line of the file, or record of the array")
+LINE: Final = field("line", pa.int64(), "1-based line of the file; of an array or a table, 1-based record")
 OFFSET: Final = field(
     "offset",
     pa.int64(),

@@ -62,7 +62,7 @@ EXPLANATIONS: Final[dict[DropReason, str]] = {
     DropReason.NOT_SAMPLED: "it is not in the sample that share or limit of [source] and its sets, or [[dedup.caps]], ask for",
     DropReason.LINE_TOO_LONG: "the line is longer than [source] max_line_bytes",
     DropReason.TRUNCATED: "the file ends here though it should not, or cannot be unpacked any further; what follows is not read",
-    DropReason.BAD_UTF8: "the line is not valid UTF-8",
+    DropReason.BAD_UTF8: "the line is not valid UTF-8; a file of another encoding has to be converted (iconv -f cp1252 -t utf-8)",
     DropReason.BAD_JSON: "the line, or JSON text inside it, is not valid JSON",
     DropReason.LONE_SURROGATE: "a string holds half of a surrogate pair, which no text can contain",
     DropReason.DUPLICATE_KEY: "a JSON object names the same key twice, so its meaning is ambiguous",

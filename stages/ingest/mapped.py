@@ -79,6 +79,8 @@ def _said(record: Record, keys: tuple[str, ...], setting: str, border: str, line
         if setting == "user" and isinstance(value, list):
             parts += [text(one, where((*path, i))) for i, one in enumerate(value)]
             continue
+        if isinstance(value, list):
+            raise bad_shape(where(path), "text; of several answers none is the answer, so make a record of each", value)
         parts.append(line.verbatim(*path) if type(value) in (int, float) else text(value, where(path)))
     return border.join(part for part in parts if part) if parts else None
 
@@ -132,12 +134,26 @@ def _require(record: Any, key: str, setting: str, at: str = "record") -> tuple[A
     """Return what stands under `key`, None for an optional key that is absent. Raises LineError for another."""
     found = find(record, key.removesuffix(OPTIONAL))
     if found is None and not key.endswith(OPTIONAL):
-        keys = (", ".join(sorted(record)[:12]) if isinstance(record, dict) else "") or "(none)"
         raise LineError(
             DropReason.BAD_SHAPE,
-            f'{at}: the mapping says {setting} = "{key}", and there is none; keys: {keys} ("{key}?" may be absent)',
+            f'{at}: the mapping says {setting} = "{key}", and there is none; {_there(record, key)} ("{key}?" may be absent)',
         )
     return found
+
+
+def _there(record: Any, key: str) -> str:
+    """Return what there is in place of what `key` leads to, at the place where it leads no further."""
+    value, path = record, list[str]()
+    for name in key.split("."):
+        if not isinstance(value, dict) or name not in value:
+            break
+        value = value[name]
+        path.append(name)
+    if path and not isinstance(value, dict):
+        kind = "a list" if isinstance(value, list) else "no object"
+        return f"{'.'.join(path)} is {kind}, and keys lead through objects only"
+    keys = (", ".join(sorted(value)[:12]) if isinstance(value, dict) else "") or "(none)"
+    return f"keys of {'.'.join(path)}: {keys}" if path else f"keys: {keys}"
 
 
 MAPPED: Final = Shape(
