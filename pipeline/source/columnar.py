@@ -58,7 +58,7 @@ def scan_columnar(
         n_rows, size = sum(part.n_rows for part in parts[first:last]), sum(part.size for part in parts[first:last])
         start, end = min(part.start for part in parts[first:last]), max(part.end for part in parts[first:last])
         with _refused(path, kind):
-            sha256 = _hash(place, schema, start, end)
+            sha256 = _hash(place, schema, parts[first].before, start, end)
         step = n_rows if size <= LARGE * config.shard_bytes else max(1, n_rows * config.shard_bytes // size)
         of_part = []
         for row in range(0, n_rows, max(1, step)):
@@ -72,7 +72,7 @@ def scan_columnar(
                 sha256=sha256,
                 rules=rules,
                 at=at,
-                spool=str(spool_dir / f"{_name(path)}-{first}-{row}-{sha256[:16]}") if is_piece else None,
+                spool=str(spool_dir / f"{_name(path)}-{first}-{row}-{step}-{sha256[:16]}") if is_piece else None,
                 parts=(first, last),
                 rows=(row, min(step, n_rows - row)),
                 is_piece=is_piece,
@@ -188,16 +188,20 @@ def _read_piece(chunk: Chunk) -> pa.Table:
 
 
 def _verify(chunk: Chunk, place: str) -> None:
-    schema = (parquet_file if chunk.container == "parquet" else arrow_file).schema_of(place)
-    if _hash(place, schema, chunk.start, chunk.end) != chunk.sha256:
+    if chunk.container == "parquet":
+        schema, before = parquet_file.schema_of(place), ""
+    else:
+        schema, before = arrow_file.schema_of(place, chunk.start)
+    if _hash(place, schema, before, chunk.start, chunk.end) != chunk.sha256:
         raise SourceError(
             f"{chunk.path}: bytes {chunk.start:,} to {chunk.end:,} changed while the build was reading them. Run it again "
             "when nothing writes to the file"
         )
 
 
-def _hash(place: str, schema: pa.Schema, start: int, end: int) -> str:
+def _hash(place: str, schema: pa.Schema, before: str, start: int, end: int) -> str:
     state = hashlib.sha256(schema.serialize())
+    state.update(before.encode())
     with open_columns(place) as file:
         file.seek(start)
         left = end - start

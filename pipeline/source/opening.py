@@ -51,12 +51,15 @@ def open_file(place: str, *, from_start: bool = True) -> tuple[File, int]:
 
 
 def open_columns(place: str) -> pa.NativeFile:
-    """Return the open file at a path or URL, for reading here and there; one on disk is mapped into memory. Raises OSError."""
+    """Return the open file at a path or URL, for reading here and there. Raises OSError.
+
+    One on disk is not mapped into memory: if somebody shortens it meanwhile, the system would end the process.
+    """
     if is_url(place):
         from pipeline.source.remote import open_anywhere
 
         return open_anywhere(place)[0]
-    return pa.memory_map(local(place))
+    return pa.OSFile(local(place))
 
 
 def local(place: str) -> str:

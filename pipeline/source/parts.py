@@ -12,3 +12,5 @@ class Part(NamedTuple):
     n_rows: int
     size: int
     """Its bytes in memory, as far as the file tells."""
+    before: str = ""
+    """A hash of what stands before it and says what is in it: the dictionaries of an Arrow file."""

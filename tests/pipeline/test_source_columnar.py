@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.source import Source, SourceError, read_chunk, scan
+from pipeline.source import Source, SourceError, arrow_file, read_chunk, scan
 from pipeline.source.arrow_json import records
 from stages.ingest import Ingest, ingest_lines
 
@@ -236,6 +236,72 @@ def test_a_file_that_changes_after_the_scan_is_refused(tmp_path):
     write(path, pa.Table.from_pylist([*ROWS[1:], ROWS[0]]), "parquet")
     with pytest.raises(SourceError, match=r"a\.parquet: bytes .* changed while"):
         read_chunk(chunk, SMALL)
+
+
+@pytest.mark.parametrize(("how", "suffix"), [("parquet", ".parquet"), ("file", ".arrow"), ("stream", ".arrow")])
+def test_a_file_that_is_shortened_while_it_is_read_is_an_error_and_never_a_signal(tmp_path, how, suffix):
+    path = write(tmp_path / f"a{suffix}", pa.table({"text": ["x" * 1000 + str(i) for i in range(3000)]}), how)
+    code = """
+import os, sys
+from pathlib import Path
+from pipeline.source import Source, SourceError, scan, read_chunk, columnar
+path, config = sys.argv[1], Source()
+(*_, last) = scan(path, config, Path(sys.argv[2]))
+verify = columnar._verify
+def verify_and_shorten(chunk, place):
+    opened = columnar.open_columns(place)
+    verify(chunk, place)
+    os.truncate(path, 5000)
+    opened.seek(chunk.end - 100)
+    assert opened.read(100) == b""
+columnar._verify = verify_and_shorten
+try:
+    read_chunk(last, config)
+except SourceError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "spool")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{path}: not a whole" in done.stdout
+
+
+@pytest.mark.parametrize("how", ["file", "stream"])
+def test_a_chunk_is_known_by_the_dictionaries_before_it_too(tmp_path, how):
+    def digests(names: list[str]) -> list[str]:
+        kind = pa.array([i % 2 for i in range(300)], pa.int32())
+        table = pa.table({"a": pa.DictionaryArray.from_arrays(kind, pa.array(names)), "b": ["x" * 20] * 300})
+        return [chunk.digest() for chunk in chunks_of(write(tmp_path / "a.arrow", table, how))]
+
+    before, after = digests(["one", "two"]), digests(["One", "two"])
+    assert len(before) == len(after) > 3
+    assert not set(before) & set(after)
+    assert digests(["one", "two"]) == before
+
+
+def test_batches_behind_a_false_end_are_missed(tmp_path):
+    path = write(tmp_path / "a.arrow", TABLE, "file")
+    _, (first, *_) = arrow_file.parts_of(str(path))
+    data = bytearray(path.read_bytes())
+    data[first.end : first.end + 8] = b"\xff\xff\xff\xff\0\0\0\0"
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="its footer lists 43 record batches, and there are 1"):
+        scan(str(path), SMALL, tmp_path / "spool")
+    stream = write(tmp_path / "b.arrow", TABLE, "stream").read_bytes()
+    write(tmp_path / "b.arrow", TABLE, "stream").write_bytes(stream + stream)
+    with pytest.raises(SourceError, match="something follows the mark that ends it"):
+        scan(str(tmp_path / "b.arrow"), SMALL, tmp_path / "spool")
+
+
+def test_pieces_of_another_size_that_an_earlier_build_left_are_not_taken(tmp_path):
+    path = write(tmp_path / "a.parquet", TABLE, "parquet-one")
+    spool = tmp_path / "spool"
+    left = scan(str(path), msgspec.structs.replace(SMALL, shard_bytes=1 << 11), spool)
+    chunks = scan(str(path), SMALL, spool, needed=())
+    assert len(chunks) > len(left)
+    scan(str(path), SMALL, spool, needed={chunk.start for chunk in chunks if not Path(chunk.spool or "").exists()})
+    assert [json.loads(raw) for chunk in chunks for raw in read_chunk(chunk, SMALL)["raw"]] == SAID
 
 
 def test_a_piece_that_somebody_removed_is_said_to_be_gone(tmp_path):
