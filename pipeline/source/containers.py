@@ -21,6 +21,8 @@ _NULS: Final = {
     "UTF-32BE": (True, True, True, False) * 2,
 }
 """Which of the first bytes are NUL in a text that begins with ASCII characters, as JSON does."""
+_DECODER: Final = json.JSONDecoder(parse_int=str)
+"""Leaves whole numbers as they are: Python refuses to read long ones, which are JSON all the same."""
 _NEAR_THE_END: Final = 8
 """Characters before the end of a text in which what is cut off there may be found wrong."""
 
@@ -79,7 +81,7 @@ def _two_lines(text: bytes) -> tuple[bytes, bytes]:
 
 def _is_json(line: bytes) -> bool:
     try:
-        json.loads(line)
+        json.loads(line, parse_int=str)
     except (ValueError, RecursionError):
         return False
     return True
@@ -94,7 +96,7 @@ def _goes_on(text: bytes, second: bytes, *, says_lines: bool) -> bool:
     """Tell whether the value at the beginning goes on over several lines, and is right as far as it can be seen."""
     characters = text.decode("utf-8", "replace")
     try:
-        _, end = json.JSONDecoder().raw_decode(characters)
+        _, end = _DECODER.raw_decode(characters)
     except json.JSONDecodeError as error:
         is_cut = error.pos >= len(error.doc.rstrip()) - _NEAR_THE_END or error.msg.startswith("Unterminated string")
         return is_cut and bool(second) and not _is_json(second)
@@ -105,7 +107,7 @@ def _goes_on(text: bytes, second: bytes, *, says_lines: bool) -> bool:
 
 def _begins_well(text: bytes) -> bool:
     try:
-        json.loads(text.decode("utf-8", "replace"))
+        _DECODER.decode(text.decode("utf-8", "replace"))
     except json.JSONDecodeError as error:
         return error.pos >= len(error.doc.rstrip()) - _NEAR_THE_END or error.msg.startswith("Unterminated string")
     except RecursionError:
@@ -118,7 +120,7 @@ def _holds_turns(text: bytes) -> bool:
     inside = text[1:]
     first = next(iter(Elements(inside[:BLOCK], "array", None, BLOCK)), None)
     try:
-        value: Any = json.loads(inside[first.begin : first.end]) if first else None
+        value: Any = json.loads(inside[first.begin : first.end], parse_int=str) if first else None
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and any(key in value and said in value for key, said in _SPEAKERS)

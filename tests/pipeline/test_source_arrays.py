@@ -140,6 +140,19 @@ def test_one_broken_first_line_does_not_turn_lines_into_anything_else(tmp_path, 
     assert len(read(write(tmp_path / "a.jsonl", data))) == 51
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_whole_number_longer_than_python_reads_is_json_all_the_same(tmp_path, name):
+    long = b'{"n": ' + b"1" * 5000 + b"}"
+    line, spread = b'{"n": 1}', long.replace(b"{", b"{\n").replace(b"}", b"\n}")
+    for data, raws in {
+        long + b"\n" + line: [long, line],
+        spread + b"\n" + line: [spread, line],
+        b"[" + long + b",\n" + line + b"]": [long, line],
+        b"[\n" + line + b",\n" + spread + b"]": [line, spread],
+    }.items():
+        assert [(raw or b"").strip() for _, _, raw in read(write(tmp_path / name, data), Source())] == raws
+
+
 def test_a_broken_record_over_several_lines_costs_no_other(tmp_path):
     texts = [json.dumps({"n": i, "text": "a", "more": [{"b": 1}]}, indent=2).encode() for i in range(40)]
     texts[5] = texts[5].replace(b'"a"', b'"a""')
