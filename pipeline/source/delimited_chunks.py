@@ -8,7 +8,7 @@ import msgspec
 from pipeline.source.cells import json_of
 from pipeline.source.cutting import PARTS, Cut, Held, Read, cut_tail
 from pipeline.source.delimited import Record, Walk
-from pipeline.source.dialect import HEAD, Dialect, TableSettings, dialect_of
+from pipeline.source.dialect import HEAD, Dialect, TableSettings, blank_end, dialect_of
 from schemas.reasons import DropReason
 
 _LINE_END: Final = b"\r\n"
@@ -31,14 +31,20 @@ def cut_delimited(
 
     They are cut as lines are, but where a record ends: see cut_lines. Raises TableError for a header that is none.
     """
-    head = b""
-    while len(head) < HEAD and (block := read(HEAD - len(head))):
-        head += block
-    found = dialect_of(head, is_tsv=is_tsv, settings=settings)
+    head, skipped = _filled(b"", read), 0
+    while len(head) == HEAD and (blank := blank_end(head, is_tsv=is_tsv, is_start=not skipped)):
+        head, skipped = _filled(head[blank:], read), skipped + blank
+    found = dialect_of(head, is_tsv=is_tsv, settings=settings, is_start=not skipped)
     if found is None:
         return None, iter(())
     dialect, start = found
-    return dialect, _cut(Walk(_chained(head[start:], read), dialect, cap), start, shard_bytes, cap)
+    return dialect, _cut(Walk(_chained(head[start:], read), dialect, cap), skipped + start, shard_bytes, cap)
+
+
+def _filled(head: bytes, read: Read) -> bytes:
+    while len(head) < HEAD and (block := read(HEAD - len(head))):
+        head += block
+    return head
 
 
 def _chained(first: bytes, read: Read) -> Read:

@@ -116,15 +116,23 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         return [quoted.replace(twice, quote) if twice in quoted else quoted or bare for quoted, bare in found]
 
 
-def dialect_of(head: bytes, *, is_tsv: bool, settings: TableSettings) -> tuple[Dialect, int] | None:
+def blank_end(head: bytes, *, is_tsv: bool, is_start: bool) -> int:
+    """Return where the blank lines end that stand before a table, behind a byte order mark at the start of the file."""
+    mark = len(BOM) if is_start and head.startswith(BOM) else 0
+    blank = re.compile(rb"(?:\r?\n)*+" if is_tsv else rb"(?:[ \t]*+\r?\n)*+").match(head, mark)
+    assert blank is not None
+    return blank.end()
+
+
+def dialect_of(
+    head: bytes, *, is_tsv: bool, settings: TableSettings, is_start: bool = True
+) -> tuple[Dialect, int] | None:
     """Return (how the file that begins with `head` is written, where its first record begins).
 
-    `head` is the whole file if it is shorter than HEAD. None for a file without a record. Raises TableError for a header
-    that is none.
+    `head` is all that is left of the file if it is shorter than HEAD; `is_start` says that nothing stood before it. None for
+    a file without a record. Raises TableError for a header that is none.
     """
-    blank = re.compile(rb"(?:\r?\n)*" if is_tsv else rb"(?:[ \t]*\r?\n)*").match(head, len(BOM) * head.startswith(BOM))
-    assert blank is not None
-    start = blank.end()
+    start = blank_end(head, is_tsv=is_tsv, is_start=is_start)
     rest = head[start:]
     if not rest.strip(b"\r\n"):
         return None

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.source import Source, SourceError, read_chunk, scan
-from pipeline.source.dialect import TableSettings
+from pipeline.source.dialect import HEAD, TableSettings
 from stages.ingest import Ingest, ingest_lines
 
 SMALL = Source(shard_bytes=1 << 10, max_line_bytes=1 << 12)
@@ -65,6 +65,15 @@ def test_mark_carriage_returns_blank_lines_and_no_last_newline(tmp_path):
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf", b"a,b\n", b"a,b", b"a,b\n\r\n\n"])
 def test_a_table_without_records_has_no_chunks(tmp_path, data):
     assert scan(str(write(tmp_path / "a.csv", data)), SMALL, tmp_path) == []
+
+
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n", b" \t\r\n"])
+@pytest.mark.parametrize("size", [HEAD - 3, HEAD - 1, HEAD, HEAD + 1, 3 * HEAD])
+def test_a_table_behind_any_number_of_blank_lines_is_read(tmp_path, blank, size):
+    before = b"\xef\xbb\xbf" + blank * (size // len(blank))
+    path = write(tmp_path / "a.csv", before + b"first,second\n1,2\n3,4\n")
+    assert records(path, config=Source()) == [{"first": "1", "second": "2"}, {"first": "3", "second": "4"}]
+    assert [offset for _, offset, _, _ in rows(path, config=Source())] == [len(before) + 13, len(before) + 17]
 
 
 def test_the_delimiter_is_the_first_that_the_header_has(tmp_path):
