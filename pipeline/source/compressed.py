@@ -119,6 +119,10 @@ class _Sips:
         """Return the next bytes, at most n."""
         return self._raw.read(min(n, max(self._start - self._raw.done, 16)))
 
+    def close(self) -> None:
+        """Close nothing: who opened the file does, and pyarrow writes to the terminal where it cannot ask for it."""
+        self.closed = True
+
 
 def _zstd(raw: Counted | _Sips) -> pa.CompressedInputStream:
     return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")

@@ -74,6 +74,12 @@ def test_every_byte_before_a_cut_is_read(tmp_path):
 
 
 @BOTH
+def test_of_a_file_that_was_cut_off_nothing_is_written_to_the_terminal(tmp_path, suffix, capfd):
+    frame(write(tmp_path / f"a.jsonl{suffix}", PACK[suffix](LINES)[:-4]), Source())
+    assert capfd.readouterr() == ("", "")
+
+
+@BOTH
 def test_of_a_damaged_file_what_comes_before_the_damage_is_read(tmp_path, suffix):
     pack = PACK[suffix]
     packed = pack(LINES) + b"nothing that was packed"
