@@ -1,5 +1,7 @@
 """A chunk's records, as ingest takes them."""
 
+from typing import Final
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -15,6 +17,10 @@ from pipeline.source.values import find_values
 from schemas.reasons import DropReason
 
 I64 = NDArray[np.int64]
+_SOLID: Final = ~np.isin(np.arange(256), list(BLANK))
+"""Which bytes are not blank."""
+_MANY: Final = 1000
+"""Lines that may be blank, from which on they are looked at all at once: a file may consist of nothing else."""
 
 
 def read_chunk(chunk: Chunk, config: Source) -> pl.DataFrame:
@@ -95,7 +101,13 @@ def _hold_something(data: bytes, starts: I64, ends: I64) -> NDArray[np.bool_]:
         return np.zeros(0, np.bool_)
     first = np.frombuffer(data, np.uint8)[starts] if len(data) else np.zeros(len(starts), np.uint8)
     found: NDArray[np.bool_] = (first > 0x20) & (first != BOM[0]) & (ends > starts)
-    for i in np.flatnonzero(~found).tolist():
+    doubtful = np.flatnonzero(~found)
+    if len(doubtful) > _MANY:
+        n_solid = np.zeros(len(data) + 1, np.uint32)
+        np.cumsum(_SOLID[np.frombuffer(data, np.uint8)], dtype=np.uint32, out=n_solid[1:])
+        found = n_solid[starts] < n_solid[ends]
+        doubtful = np.flatnonzero(first == BOM[0])
+    for i in doubtful.tolist():
         found[i] = bool(data[starts[i] : ends[i]].removeprefix(BOM).strip(BLANK))
     return found
 

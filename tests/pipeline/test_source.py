@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from itertools import chain, repeat
@@ -84,6 +85,29 @@ def test_one_changed_byte_changes_one_chunk(tmp_path):
     data[5000] ^= 1
     after = scan(str(write(tmp_path / "a.jsonl", bytes(data))), SMALL, tmp_path)
     assert sum(a.digest() != b.digest() for a, b in zip(before, after, strict=True)) == 1
+
+
+def test_many_blank_lines_are_told_from_others_as_few_are(tmp_path):
+    lines = [
+        b"\n",
+        b"\r\n",
+        b" \t\r\n",
+        b" {}\n",
+        b"\0\n",
+        b"\x0b\n",
+        b"\xef\xbb\xbf\n",
+        b"\xef\xbb\xbf{}\n",
+        b"\xef\n",
+        b"x\n",
+    ]
+    few = read(write(tmp_path / "a.jsonl", b"".join(lines)), Source())
+    assert [raw for _, _, raw in few] == [lines[i] for i in (3, 4, 5, 7, 8, 9)]
+    many = read(write(tmp_path / "a.jsonl", b"".join(lines * 2000)), Source())
+    assert [raw for _, _, raw in many] == [raw for _, _, raw in few] * 2000
+    assert [line for line, _, _ in many[6:12]] == [line + 10 for line, _, _ in few]
+    began = time.process_time()
+    assert read(write(tmp_path / "a.jsonl", b"\n" * (8 << 20)), Source()) == []
+    assert time.process_time() - began < 2.5
 
 
 def test_a_line_beyond_the_cap_is_named_and_its_neighbours_are_read(tmp_path):
