@@ -14,10 +14,11 @@ _PREFIX: Final = "kernels-"
 _DAY: Final = 24 * 3600.0
 
 
-def use_kernel_cache() -> None:
+def use_kernel_cache() -> bool:
     """Point numba at the cache of this version of the code; it must not have been imported yet. Older ones are removed.
 
-    Not on the day they were last used: a process that started before the code was changed may still need its own.
+    Not on the day they were last used: a process that started before the code was changed may still need its own. Returns
+    whether there is nothing in it yet, so that kernels are going to be compiled.
     """
     stages = Path(__file__).parent.parent / "stages"
     sources = sorted(stages.rglob("*.py"))
@@ -34,7 +35,9 @@ def use_kernel_cache() -> None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatloom"
         (home / name).mkdir(parents=True, exist_ok=True)
     os.environ["NUMBA_CACHE_DIR"] = str(home / name)
+    is_empty = not any((home / name).iterdir())
     os.utime(home / name)
     for old in home.glob(f"{_PREFIX}*"):
         if old.name != name and time.time() - old.stat().st_mtime > _DAY:
             shutil.rmtree(old, ignore_errors=True)
+    return is_empty

@@ -10,6 +10,9 @@ from schemas.manifest import Manifest, ShardRecord
 class Progress:
     """The default says nothing."""
 
+    def compiling(self) -> None:
+        """Report that kernels are compiled on the way: nobody has used this version of the code before."""
+
     def scanning(self, path: str, done: int, total: int) -> None:
         """Report how many bytes of an input file have been looked at, of so many as it has on disk."""
 

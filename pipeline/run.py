@@ -54,7 +54,9 @@ def build(
     Killed at any moment, the next build goes on and ends with the same bytes. `verify` reads every byte of what is built
     and counts a shard whose hash is not its record's as stale; `fresh` forgets everything. Raises UserError, OSError.
     """
-    use_kernel_cache()
+    progress = progress or Progress()
+    if use_kernel_cache():
+        progress.compiling()
     root = Path(config.run)
     if root.exists() and not root.is_dir():
         raise ConfigError(f"run = {config.run!r}: there is a file of that name; give a directory")
@@ -68,7 +70,7 @@ def build(
         if fresh:
             for name in (*NAMES, REFERENCES_DIRECTORY):
                 shutil.rmtree(store.directory(name), ignore_errors=True)
-        return _Build(config, store, stages, workers, verify, progress or Progress()).run(catalog, assets, references)
+        return _Build(config, store, stages, workers, verify, progress).run(catalog, assets, references)
 
 
 @dataclass

@@ -27,6 +27,12 @@ class TerminalProgress(progress.Progress):
         self._last = time.monotonic()
         self._what = ""
 
+    def compiling(self) -> None:
+        """Say why the first build is slow."""
+        self._print(
+            "kernels", "compiled once for this version of the code, in the first build: up to a minute of its time"
+        )
+
     def scanning(self, path: str, done: int, total: int) -> None:
         """Say how far the inputs have been looked at, where that takes its time."""
         self._check()
