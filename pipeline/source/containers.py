@@ -63,8 +63,9 @@ def refuse_wide(head: bytes, path: str) -> None:
     found = next((name for mark, name in _WIDE if head.startswith(mark)), None)
     found = found or next((name for name, nuls in _NULS.items() if nul == nuls), None)
     if found:
+        name, _, kind = path.rpartition(".")  # the ending says how the converted file is read, too
         raise SourceError(
-            f"{path}: its text is {found}; expected UTF-8. Convert it: iconv -f {found} -t UTF-8 {path} > converted.jsonl"
+            f"{path}: its text is {found}; expected UTF-8. Convert it: iconv -f {found} -t UTF-8 {path} > {name}-utf8.{kind}"
         )
 
 

@@ -144,7 +144,8 @@ def test_a_file_of_two_or_four_bytes_a_character_is_refused_with_what_to_do(tmp_
         if data:
             path = write(tmp_path / "a.jsonl", data)
             with pytest.raises(
-                SourceError, match=r"a\.jsonl: its text is UTF-(16|32).E; expected UTF-8.* iconv -f UTF"
+                SourceError,
+                match=r"a\.jsonl: its text is UTF-(16|32).E; expected UTF-8.* iconv -f UTF.* > .*/a-utf8\.jsonl$",
             ):
                 scan(str(path), SMALL, tmp_path)
 
@@ -183,6 +184,18 @@ def test_a_directory_is_read_one_level_deep_unless_asked_for_more(tmp_path, monk
     assert expand(["d/**"]) == (deep, ["d/readme.md"])
     assert expand(["d/**/*.jsonl"]) == (["d/a.jsonl", "d/x.jsonl/b.jsonl"], [])
     assert expand(["d/x.jsonl"]) == (["d/x.jsonl/b.jsonl"], [])
+
+
+def test_below_a_directory_each_is_read_once_though_links_lead_in_circles(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/a.jsonl", "d/sub/b.jsonl", "d/.hidden/c.jsonl", "elsewhere/d.jsonl"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("{}")
+    for name, target in {"d/one": "../d", "d/two": "../d", "d/sub/three": "..", "d/sub/out": "../../elsewhere"}.items():
+        Path(name).symlink_to(target)
+    assert expand(["d/**"]) == (["d/a.jsonl", "d/sub/b.jsonl", "d/sub/out/d.jsonl"], [])
+    assert expand(["**/*.jsonl"])[0] == ["d/a.jsonl", "d/sub/b.jsonl", "d/sub/out/d.jsonl"]
+    assert expand(["./d/**/sub/*"])[0] == ["./d/sub/b.jsonl"]
 
 
 def test_what_can_never_be_read_is_named_and_not_waited_for(tmp_path):
