@@ -2,7 +2,7 @@
 
 import glob
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +51,8 @@ def expand(
             else:
                 found, beside = _elsewhere(given, what, suffixes) if is_url(given) else _here(given, what, suffixes)
         except OSError as error:
-            raise ConfigError(f"{what} {given!r}: cannot be read: {error.strerror or error}") from None
+            inside = f" ({error.filename})" if error.filename not in (None, given) else ""
+            raise ConfigError(f"{what} {given!r}: cannot be read: {error.strerror or error}{inside}") from None
         ignored += beside
         if not found:
             raise ConfigError(f"{what} {given!r}: {_lack(given, beside, suffixes)}")
@@ -113,7 +114,7 @@ def _here(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], 
     elif path.exists() or path.is_symlink():
         found = [given]
     else:
-        found = sorted(name for name in glob.glob(given, recursive=True) if not Path(name).is_dir())  # noqa: PTH207 - ** and case
+        found = sorted(name for name in set(_matching(given)) if not Path(name).is_dir())
     for name in found:
         if (name == given or name.endswith(suffixes)) and (wrong := _wrong(Path(name))):
             raise ConfigError(f"{what} {name}: {wrong}")
@@ -121,6 +122,39 @@ def _here(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], 
         return found, []
     known = [name for name in found if name.endswith(suffixes) and Path(name).is_file()]
     return known, [name for name in found if name not in known]
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """Yield what a glob names; below ** each directory once, whatever it is called: links may lead in a circle.
+
+    Raises OSError for a directory below ** that may not be read.
+    """
+    parts = pattern.split("/")
+    if "**" not in parts:
+        yield from glob.glob(pattern)  # noqa: PTH207 - case, and names as given
+        return
+    at = parts.index("**")
+    top, rest = "/".join(parts[:at]), "/".join(parts[at + 1 :])
+    tops = sorted(glob.glob(top)) if glob.has_magic(top) else [top]  # noqa: PTH207
+    seen: set[tuple[int, int]] = set()
+    for each in [f"{name}/" for name in tops if Path(name or "/").is_dir()] if at else [""]:
+        for directory in _below(each, seen):
+            yield from _matching(f"{glob.escape(directory)}{rest or '*'}")
+
+
+def _below(top: str, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Yield a directory and all below it that are not hidden, by their names with a slash behind, but for those `seen`."""
+    pending = [top]
+    while pending:
+        directory = pending.pop()
+        path = Path(directory or ".")
+        status = path.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield directory
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_dir()]
+        pending += [f"{directory}{name}/" for name in sorted(names, reverse=True)]
 
 
 def _wrong(path: Path) -> str | None:
