@@ -19,6 +19,7 @@ from pipeline.source.cutting import BLOCK, Read
 from pipeline.source.opening import open_columns
 from pipeline.source.parts import Part
 from pipeline.source.settings import Source
+from pipeline.source.spool import gone
 from schemas.files import TEMPORARY
 
 ARROW_SUFFIXES: Final = (".arrow", ".feather")
@@ -178,13 +179,15 @@ def read_columnar(chunk: Chunk, place: str) -> pa.Table:
 
 
 def _read_piece(chunk: Chunk) -> pa.Table:
+    assert chunk.spool is not None, "a piece has a place"
     try:
         with pa.memory_map(chunk.spool) as file:
-            return pa.ipc.open_file(file).read_all()
+            table = pa.ipc.open_file(file).read_all()
     except (OSError, pa.ArrowException):
-        raise SourceError(
-            f"{chunk.path}: what was unpacked of it is gone from {chunk.spool}; run the build again"
-        ) from None
+        raise gone(chunk.path, chunk.spool) from None
+    if table.num_rows != chunk.rows[1]:
+        raise gone(chunk.path, chunk.spool)
+    return table
 
 
 def _verify(chunk: Chunk, place: str) -> None:

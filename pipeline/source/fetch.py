@@ -7,7 +7,7 @@ from pipeline.source.chunk import Chunk, SourceError
 from pipeline.source.cutting import BLOCK, most_held
 from pipeline.source.opening import open_file
 from pipeline.source.settings import Source
-from pipeline.source.spool import read_piece
+from pipeline.source.spool import gone, read_piece
 
 
 def fetch(chunk: Chunk, config: Source) -> bytes:
@@ -22,7 +22,9 @@ def fetch(chunk: Chunk, config: Source) -> bytes:
         data, sha256 = _unpacked(chunk, held) if chunk.spool else _ranged(chunk, size, held)
     except OSError as error:
         raise SourceError(f"{chunk.path}: cannot be read: {error.strerror or error}") from None
-    if sha256 != (chunk.spool_sha256 or chunk.sha256):
+    if chunk.spool and sha256 != chunk.spool_sha256:
+        raise gone(chunk.path, chunk.spool)
+    if not chunk.spool and sha256 != chunk.sha256:
         raise SourceError(
             f"{chunk.path}: bytes {chunk.start:,} to {chunk.end:,} changed while the build was reading them. Run it again "
             "when nothing writes to the file"

@@ -33,6 +33,16 @@ def write_piece(directory: Path, path: str, start: int, data: bytes | bytearray)
     return str(target), sha256
 
 
+def gone(path: str, piece: str) -> SourceError:
+    """Return what to raise where a piece of the file at `path` is missing or damaged, and remove those that are left of it.
+
+    After a loss of power there may be more of the kind; the next build unpacks the file anew.
+    """
+    for left in Path(piece).parent.glob(f"{Path(piece).name.partition('-')[0]}-*"):
+        left.unlink(missing_ok=True)
+    return SourceError(f"{path}: what was unpacked of it is damaged, or gone from {piece}; run the build again")
+
+
 def read_piece(piece: str, size: int) -> bytes:
     """Return the `size` bytes of a chunk that write_piece wrote. Raises OSError, also for one that is damaged."""
     packed = Path(piece).read_bytes()

@@ -307,7 +307,7 @@ def test_pieces_of_another_size_that_an_earlier_build_left_are_not_taken(tmp_pat
 def test_a_piece_that_somebody_removed_is_said_to_be_gone(tmp_path):
     chunk, *_ = chunks_of(write(tmp_path / "a.parquet", TABLE, "parquet-one"))
     Path(chunk.spool).unlink()
-    with pytest.raises(SourceError, match=r"a\.parquet: what was unpacked of it is gone"):
+    with pytest.raises(SourceError, match=r"a\.parquet: what was unpacked of it is damaged, or gone"):
         read_chunk(chunk, SMALL)
 
 
