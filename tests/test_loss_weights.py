@@ -76,7 +76,7 @@ def lines(tmp_path: Path) -> Path:
 
 
 def run(directory: Path, lines: Path, extra: str = "") -> Path:
-    config = write_config(directory, lines, extra=extra)
+    config = write_config(directory, lines, shard_bytes=1 << 20, extra=extra)  # one shard
     build(load_config(config))
     return directory / "run"
 

@@ -288,18 +288,12 @@ def test_what_each_policy_loses_is_counted_whichever_is_chosen():
 
 def conversations(*rows: list[tuple[str, str]]) -> pl.DataFrame:
     message = dict.fromkeys(("reasoning", "tool_calls", "tool_call_id", "name", "weight"))
-    frame = pl.DataFrame(
-        {
-            "id": [f"a:{i}" for i in range(len(rows))],
-            "source": ["a"] * len(rows),
-            "tags": [[]] * len(rows),
-            "score": [None] * len(rows),
-            "created": [None] * len(rows),
-            "messages": [[{"role": role, "content": text} | message for role, text in row] for row in rows],
-            "tools": [None] * len(rows),
-        },
-        schema=pl.from_arrow(CONVERSATIONS.empty_table()).schema,
-    )
+    said = {
+        "id": [f"a:{i}" for i in range(len(rows))],
+        "messages": [[{"role": role, "content": text} | message for role, text in row] for row in rows],
+    }
+    schema = pl.from_arrow(CONVERSATIONS.empty_table()).schema
+    frame = pl.DataFrame({name: said.get(name, [None] * len(rows)) for name in schema}, schema=schema)
     return frame.with_columns(split=pl.lit("train"))
 
 
