@@ -42,6 +42,8 @@ def parts_of(place: str) -> tuple[pa.Schema, list[Part]]:
         parts = []
         for message in messages:
             if message.kind == _RECORD_BATCH:
+                if not message.n_rows:  # it will not be read: so see now whether that is what it says
+                    pa.ipc.read_message(_bytes(file, message))
                 size = message.end - message.start
                 parts.append(Part(message.start, message.end, message.n_rows, size, _told_before(state)))
             elif has_dictionary and message.kind == _DICTIONARY:
@@ -164,6 +166,8 @@ def _messages(file: pa.NativeFile) -> Iterator[_Message]:
         if head[:4] != _END[:4] or length < 0 or body > size:
             raise pa.ArrowInvalid(f"at byte {start:,} no message begins")
         kind, body_length, n_rows = _said(file.read(length), start)
+        if kind not in (_SCHEMA, _DICTIONARY, _RECORD_BATCH):
+            raise pa.ArrowInvalid(f"the message at byte {start:,} is damaged")
         if body_length < 0 or n_rows < 0 or body + body_length > size:
             raise pa.ArrowInvalid("the mark that ends it is missing")
         yield _Message(kind, start, body + body_length, n_rows)

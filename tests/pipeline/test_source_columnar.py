@@ -294,6 +294,29 @@ def test_batches_behind_a_false_end_are_missed(tmp_path):
         scan(str(tmp_path / "b.arrow"), SMALL, tmp_path / "spool")
 
 
+@pytest.mark.parametrize("damage", ["rows", "kind"])
+def test_a_batch_that_says_that_it_holds_nothing_is_not_believed(tmp_path, damage):
+    path = write(tmp_path / "a.arrow", TABLE, "stream")
+    _, parts = arrow_file.parts_of(str(path))
+    data = bytearray(path.read_bytes())
+    begin = parts[3].start + 8
+
+    def table(pointer: int) -> tuple[int, int]:
+        """Return where a table of FlatBuffers begins, and where it says which fields it has."""
+        start = pointer + int.from_bytes(data[pointer : pointer + 4], "little")
+        return start, start - int.from_bytes(data[start : start + 4], "little", signed=True)
+
+    message, fields = table(begin)
+    if damage == "rows":
+        _, fields = table(message + int.from_bytes(data[fields + 8 : fields + 10], "little"))
+        data[fields + 4 : fields + 8] = b"\0\0\xf0\xff"  # no length, and nodes that lie nowhere
+    else:
+        data[message + int.from_bytes(data[fields + 6 : fields + 8], "little")] = 5
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"a\.arrow: not a whole Arrow file: "):
+        scan(str(path), SMALL, tmp_path / "spool")
+
+
 def test_pieces_of_another_size_that_an_earlier_build_left_are_not_taken(tmp_path):
     path = write(tmp_path / "a.parquet", TABLE, "parquet-one")
     spool = tmp_path / "spool"
