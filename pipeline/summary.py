@@ -51,7 +51,9 @@ def summary(console: Console, config: Config, built: Built, *, command: str) -> 
 
 
 def _nothing_left(run: str, built: Built) -> str:
-    worst = next(m for m in built.manifests.values() if m.totals.rows_in and not m.totals.kept)
+    worst = next((m for m in built.manifests.values() if m.totals.rows_in and not m.totals.kept), None)
+    if worst is None:
+        return "the inputs hold no record: all of their lines are blank"
     return (
         f"no conversation is left after {worst.stage}: {worst.totals.rows_in:,} in, none kept. "
         f"{_reason(run, worst.stage, worst.totals.dropped)}"

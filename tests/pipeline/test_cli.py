@@ -197,6 +197,13 @@ def test_nothing_left_is_no_success(tmp_path):
     assert f"chatloom look {tmp_path / 'run'} ingest --reason unknown_shape" in done.stderr
 
 
+def test_a_file_of_blank_lines_is_no_success_and_no_defect(tmp_path):
+    (tmp_path / "a.jsonl").write_text("\n \n\n")
+    done = run("data", str(write_config(tmp_path, tmp_path / "a.jsonl")))
+    assert done.returncode == 3
+    assert "the inputs hold no record: all of their lines are blank" in done.stderr
+
+
 def test_a_heavy_loss_is_remarked_upon(tmp_path):
     corpus = write_corpus(tmp_path / "a.jsonl", 30, bad_every=3)
     done = run("data", str(write_config(tmp_path, corpus)), "--until", "length")
