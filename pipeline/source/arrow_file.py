@@ -40,7 +40,7 @@ def parts_of(place: str) -> tuple[pa.Schema, list[Part]]:
             raise pa.ArrowInvalid("it has no columns")
         has_dictionary, state = _has_dictionary(schema.types), hashlib.sha256()
         parts = []
-        for message in messages:
+        for message in messages[1:]:
             if message.kind == _RECORD_BATCH:
                 if not message.n_rows:  # it will not be read: so see now whether that is what it says
                     pa.ipc.read_message(_bytes(file, message))
@@ -48,6 +48,8 @@ def parts_of(place: str) -> tuple[pa.Schema, list[Part]]:
                 parts.append(Part(message.start, message.end, message.n_rows, size, _told_before(state)))
             elif has_dictionary and message.kind == _DICTIONARY:
                 state.update(_bytes(file, message))
+            else:
+                raise _damaged(message.start)
         if n_batches is None and after != file.size():
             raise pa.ArrowInvalid("something follows the mark that ends it")
         if n_batches is not None and n_batches != len(parts):
@@ -166,8 +168,6 @@ def _messages(file: pa.NativeFile) -> Iterator[_Message]:
         if head[:4] != _END[:4] or length < 0 or body > size:
             raise pa.ArrowInvalid(f"at byte {start:,} no message begins")
         kind, body_length, n_rows = _said(file.read(length), start)
-        if kind not in (_SCHEMA, _DICTIONARY, _RECORD_BATCH):
-            raise pa.ArrowInvalid(f"the message at byte {start:,} is damaged")
         if body_length < 0 or n_rows < 0 or body + body_length > size:
             raise pa.ArrowInvalid("the mark that ends it is missing")
         yield _Message(kind, start, body + body_length, n_rows)
@@ -191,7 +191,11 @@ def _said(metadata: bytes, start: int) -> tuple[int, int, int]:
             _I64.unpack_from(metadata, n_rows)[0] if n_rows else 0,
         )
     except (struct.error, IndexError):
-        raise pa.ArrowInvalid(f"the message at byte {start:,} is damaged") from None
+        raise _damaged(start) from None
+
+
+def _damaged(start: int) -> pa.ArrowInvalid:
+    return pa.ArrowInvalid(f"the message at byte {start:,} is damaged")
 
 
 def _field_at(data: bytes, table: int, number: int) -> int:
