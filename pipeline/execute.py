@@ -63,6 +63,7 @@ class _Shard:
 
     def __init__(self, store: Store, settings: Settings, task: Task, writer: Executor) -> None:
         self.store, self.settings, self.task, self.writer = store, settings, task, writer
+        self.tables: dict[str, pa.Table] = {}
         self.frames: dict[str, pl.DataFrame] = {}
         self.pending: dict[str, Future[tuple[ShardRecord, float]]] = {}
         self.records: dict[str, ShardRecord] = dict(task.known)
@@ -73,6 +74,7 @@ class _Shard:
             if not self._is_fresh(stage):
                 self._build(stage)
             later = {name for after in stages[position + 1 :] for name in after.reads}
+            self.tables = {name: table for name, table in self.tables.items() if name in later}
             self.frames = {name: frame for name, frame in self.frames.items() if name in later}
         timings = []
         for name, (rows_in, seconds) in self.spent.items():
@@ -94,7 +96,7 @@ class _Shard:
         counts = report(stage, out, inputs, self.settings)
         halves = split(stage, self.task.shard, out, inputs[0].height, counts)
         if stage.partition is None:
-            self.frames[stage.name] = as_frame(halves.kept)
+            self.tables[stage.name] = halves.kept
         self.spent[stage.name] = inputs[0].height, time.perf_counter() - start
         self.pending[stage.name] = self.writer.submit(self._commit, stage, self._key(stage), halves)
 
@@ -113,8 +115,9 @@ class _Shard:
     def _frame(self, name: str) -> pl.DataFrame:
         if name == SOURCE:
             return read_chunk(self.task.chunk, self.settings.source)
-        if name not in self.frames:
-            self.frames[name] = self.store.read(name, self.records[name])
+        if name not in self.frames:  # a table becomes a frame only where a stage asks for it: Polars looks at every text
+            table = self.tables.pop(name, None)
+            self.frames[name] = self.store.read(name, self.records[name]) if table is None else as_frame(table)
         return self.frames[name]
 
 
