@@ -115,7 +115,8 @@ class _Shard:
     def _frame(self, name: str) -> pl.DataFrame:
         if name == SOURCE:
             return read_chunk(self.task.chunk, self.settings.source)
-        if name not in self.frames:  # a table becomes a frame only where a stage asks for it: Polars looks at every text
+        # a table becomes a frame only where a stage asks for it: Polars looks at every text
+        if name not in self.frames:
             table = self.tables.pop(name, None)
             self.frames[name] = self.store.read(name, self.records[name]) if table is None else as_frame(table)
         return self.frames[name]
