@@ -18,6 +18,8 @@ _PACKED: Final = ("", *COMPRESSED)
 _KINDS: Final = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".feather")
 SUFFIXES: Final = tuple(kind + packed for packed in _PACKED for kind in _KINDS)
 DELIMITED_SUFFIXES: Final = (".csv", ".tsv")
+_ABOUT: Final = frozenset(("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"))
+"""Files that the library datasets writes about a dataset: beside its records, and none of them."""
 TEXT_SUFFIXES: Final = tuple(".txt" + packed for packed in _PACKED)
 """Lines of plain text: they can be compared with, but hold no conversations."""
 
@@ -121,6 +123,7 @@ def _here(given: str, what: str, suffixes: tuple[str, ...]) -> tuple[list[str], 
     if not path.is_dir() and not given.endswith("**"):
         return found, []
     known = [name for name in found if name.endswith(suffixes) and Path(name).is_file()]
+    known = [name for name in known if Path(name).name not in _ABOUT]
     return known, [name for name in found if name not in known]
 
 

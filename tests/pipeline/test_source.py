@@ -26,6 +26,18 @@ def test_lines_keep_their_number_offset_and_bytes(tmp_path):
     assert read(path) == [(1, 0, b'{"a": 1}\n'), (3, 10, b'{"b": 2}\r\n'), (5, 23, b'{"c": 3}')]
 
 
+def test_what_tells_about_a_dataset_is_none_of_its_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a/train/state.json", "a/train/dataset_info.json", "a/dataset_dict.json", "a/train/rows.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, b"{}\n")
+    assert expand(["a/**"]) == (
+        ["a/train/rows.jsonl"],
+        ["a/dataset_dict.json", "a/train/dataset_info.json", "a/train/state.json"],
+    )
+    assert expand(["a/train/state.json"])[0] == ["a/train/state.json"]
+
+
 def test_only_a_newline_ends_a_line(tmp_path):
     data = '{"a": "x\u2028y\u0085z"}\n{"b": 1}\n'.encode()
     assert [raw for _, _, raw in read(write(tmp_path / "a.jsonl", data))] == [data[:18], data[18:]]
