@@ -21,13 +21,6 @@ _OF_CLUSTER: Final = "cluster"
 _OF_PROMPT: Final = "first user message"
 
 
-def check_splits(rows: pl.DataFrame, split_by: Literal["prompt", "cluster"] = "prompt") -> None:
-    """Raise GateError if a cluster or prompt of one table is in two splits; see `SplitGate` (and column id)."""
-    gate = SplitGate(split_by)
-    gate.read(rows)
-    gate.check(lambda numbers: rows["id"].gather(list(numbers)).to_list())
-
-
 class SplitGate:
     """All rows' clusters, and kept rows' prompts, with their splits: read shard by shard, then compared.
 

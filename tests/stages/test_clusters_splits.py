@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import GateError
-from stages.clusters.split_gate import SplitGate, check_splits
+from stages.clusters.split_gate import SplitGate
 from stages.clusters.splits import draws, hold_out, join_groups
 from stages.dedup import Dedup
 
@@ -297,6 +297,13 @@ CLEAN = (
     ("f", None, "train", None),
     ("g", None, "test", None),
 )
+
+
+def check_splits(rows: pl.DataFrame, split_by: Any = "prompt") -> None:
+    """Read one table through the gate, and check it."""
+    gate = SplitGate(split_by)
+    gate.read(rows)
+    gate.check(lambda numbers: rows["id"].gather(list(numbers)).to_list())
 
 
 def test_splits_that_divide_no_cluster_and_no_prompt_pass() -> None:
